@@ -1,0 +1,1 @@
+"""The domain: what a beat is, how it becomes a Redis key, and the one plugin that does so."""
