@@ -55,6 +55,7 @@ class Key:
     order: int = -1
     width: str = "NONE"
     display_name: str = ""
+    recommended: tuple[str, ...] = ()
 
     def parse(self, text: str | None) -> Any:
         """Parse ``text`` to this key's type.
@@ -94,7 +95,7 @@ class KeyValue:
         return {
             "name": self.key.name,
             "value": to_text(self.key, self.value),
-            "recommended_values": [],
+            "recommended_values": list(self.key.recommended),
             "errors": self.errors,
             "visible": True,
         }
@@ -168,7 +169,8 @@ def _parse(key: Key, text: str) -> Any:
 def _parse_integer(key: Key, text: str) -> int:
     bound = 1 << (_INTEGER_BITS[key.type] - 1)
     digits = text[1:] if text[:1] in {"+", "-"} else text
-    if not (digits.isascii() and digits.isdigit()) or not -bound <= int(text) < bound:
+    # The length first: int() itself refuses text of thousands of digits.
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 40 or not -bound <= int(text) < bound:
         raise ConfigError(key.name, text, f"Not a number of type {key.type.value}")
     return int(text)
 

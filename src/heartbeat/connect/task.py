@@ -1,0 +1,334 @@
+"""One sink task: one thread, one consumer, one plugin instance. ``turn()`` is the whole data path, once around."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from heartbeat import logs
+from heartbeat.connect.api import SinkTask, TaskContext, TopicPartition
+from heartbeat.connect.conversion import Conversion, Pending
+from heartbeat.connect.offsets import Progress
+from heartbeat.errors import ConnectError, RetriableError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+"""How long a turn waits for a first record: also how late a pause or a stop is noticed."""
+_STOP_COMMIT_S = 1.5
+_BACKOFF_BASE_S = 0.05
+_BACKOFF_MAX_S = 1.0
+_RETRY_LOG_S = 10.0
+
+
+class State(Enum):
+    """What Connect's API calls the state of a connector or task."""
+
+    UNASSIGNED = "UNASSIGNED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    RESTARTING = "RESTARTING"
+
+
+class TaskId(NamedTuple):
+    """Names a task as Connect does: ``connector-number``."""
+
+    connector: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.connector}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """What is known of a task. Replaced as a whole by the task's own thread; whoever asks reads it."""
+
+    state: State
+    trace: str | None = None
+    topics: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What to consume: a list of topics, or a pattern looked up anew every ``refresh_s``."""
+
+    topics: tuple[str, ...] = ()
+    pattern: str | None = None
+    refresh_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to commit, how long a commit may take, how many records a batch may have."""
+
+    commit_every_s: float = 60.0
+    commit_timeout_s: float = 5.0
+    max_records: int = 10_000
+
+
+class Consumer(Protocol):
+    """What the runner needs of ``kafka.SinkConsumer``."""
+
+    assigned: Mapping[TopicPartition, int]
+
+    def subscribe(self, topics: Sequence[str]) -> None: ...
+    def topics_matching(self, pattern: str) -> list[str]: ...
+    def poll(self, timeout_s: float, max_records: int) -> Any: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None: ...
+    def commit_in_flight_s(self) -> float | None: ...
+    def forget_commit(self) -> None: ...
+    def take_committed(self) -> Mapping[TopicPartition, int]: ...
+    def wait_for_commit(self, timeout_s: float) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where a task's batches come from. The consumer is built in the task's own thread, from what may be committed."""
+
+    subscription: Subscription
+    pace: Pace
+    conversion: Conversion
+    consumer: Callable[[Callable[[], Mapping[TopicPartition, int]]], Consumer]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """Everything a task is made of.
+
+    ``made_from`` is the task config it was built from, word for word; ``config`` is what the plugin's own keys parsed to.
+    """
+
+    id: TaskId
+    made_from: Mapping[str, str]
+    plugin: Callable[[], SinkTask]
+    config: Mapping[str, Any]
+    context: TaskContext
+    feed: Feed
+
+
+def backoff_s(failures: int, spread: float) -> float:
+    """Return how long to wait after this many failures in a row; ``spread`` in [0, 1) draws from the upper half of the delay."""
+    delay = min(_BACKOFF_MAX_S, _BACKOFF_BASE_S * 2 ** min(failures, 10))
+    return float(delay * (0.5 + spread / 2))
+
+
+class TaskRunner:
+    """Runs one task. Others set its target (``pause``, ``resume``, ``stop``) and read ``status``; everything else is its thread's."""
+
+    def __init__(self, spec: TaskSpec, *, paused: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.status = TaskStatus(State.UNASSIGNED)
+        self._spec = spec
+        self._clock = clock
+        self._paused = paused
+        self._forget_topics = False
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"task-{spec.id}", daemon=True)
+        # Made in the task's thread, and touched by no other.
+        self._task: SinkTask
+        self._consumer: Consumer
+        self._progress = Progress()
+        self._pending = Pending()
+        self._failures = 0
+        self._retry_at_s = 0.0
+        self._next_commit_s = 0.0
+        self._next_lookup_s = 0.0
+        self._topics: list[str] = []
+        self._retry_log = logs.Every(_RETRY_LOG_S)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What this task was built from."""
+        return self._spec
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Ask the task to stop fetching and stay in the group."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Ask the task to fetch again."""
+        self._paused = False
+        self._wake.set()
+
+    def forget_topics(self) -> None:
+        """Ask the task to begin its record of topics anew."""
+        self._forget_topics = True
+
+    def stop(self) -> None:
+        """Ask the task to commit, leave the group and end."""
+        self._stopping = True
+        self._wake.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end and return whether it came."""
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._wait_while_paused()
+            if not self._stopping:
+                self._live()
+        except Exception as error:
+            log.error("Task %s failed and will not recover until it is restarted", self._spec.id, exc_info=error)
+            self._set_status(State.FAILED, logs.format_trace(error))
+            return
+        self._set_status(State.UNASSIGNED)
+
+    def _wait_while_paused(self) -> None:
+        while self._paused and not self._stopping:
+            self._set_status(State.PAUSED)
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+
+    def _live(self) -> None:
+        self._task = self._spec.plugin()
+        try:
+            self._task.start(self._spec.config, self._spec.context)
+            self._consumer = self._spec.feed.consumer(self._progress.committable)
+            try:
+                self.open()
+                while not self._stopping:
+                    self.turn()
+            finally:
+                self._leave()
+        finally:
+            self._task.stop()
+
+    def open(self) -> None:
+        """Subscribe. Apart from ``turn`` so that tests can drive both."""
+        now = self._clock()
+        self._next_commit_s = now + self._spec.feed.pace.commit_every_s
+        self._subscribe_if_due(now)
+        self._follow_target()
+
+    def turn(self) -> None:
+        """Go around once: poll, convert, put, commit if it is time.
+
+        Raises:
+            Exception: the task has failed.
+        """
+        now = self._clock()
+        self._follow_target()
+        self._subscribe_if_due(now)
+        retry_in_s = self._retry_at_s - now if self._failures else POLL_S
+        delivery = self._consumer.poll(min(POLL_S, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
+        self._progress.committed(self._consumer.take_committed())
+        self._progress.follow(self._consumer.assigned)
+        if not delivery.messages:
+            self._progress.start_at(delivery.next_offsets)
+        # What was revoked is somebody else's now, and comes to them from the last commit.
+        kept = self._pending.only(self._consumer.assigned.keys())
+        self._pending = kept.joined(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
+        now = self._clock()
+        if now >= self._retry_at_s:
+            self._put(now)
+        self._commit_if_due(now)
+
+    def _put(self, now: float) -> None:
+        try:
+            self._put_in_words(self._spec.feed.conversion.batch(self._pending))
+        except RetriableError as error:
+            self._failures += 1
+            wait_s = error.retry_after_s or backoff_s(self._failures, random.random())
+            self._retry_at_s = self._clock() + wait_s
+            self._consumer.pause()
+            if self._retry_log.due(now):
+                log.warning("Task %s keeps %d records and tries again: %s", self._spec.id, len(self._pending.messages), error)
+            return
+        if self._failures:
+            log.info("Task %s applied the %d records it had kept", self._spec.id, len(self._pending.messages))
+            self._failures = 0
+            self._retry_at_s = 0.0
+            self._follow_target()
+        self._note_topics()
+        self._progress.apply(self._pending.next_offsets)
+        self._pending = Pending()
+
+    def _put_in_words(self, batch: Any) -> None:
+        try:
+            self._task.put(batch)
+        except RetriableError:
+            raise
+        except Exception as error:
+            raise ConnectError("Exiting WorkerSinkTask due to unrecoverable exception.") from error
+
+    def _note_topics(self) -> None:
+        known = frozenset[str]() if self._forget_topics else self.status.topics
+        topics = known.union(topic for topic, _ in self._pending.next_offsets) if self._pending.messages else known
+        if topics != self.status.topics:
+            self.status = TaskStatus(self.status.state, topics=topics)
+        self._forget_topics = False
+
+    def _follow_target(self) -> None:
+        """Make the consumer and the reported state what the operator wants; a kept batch holds the consumer still either way."""
+        if self._paused or self._failures:
+            self._consumer.pause()
+        else:
+            self._consumer.resume()
+        wanted = State.PAUSED if self._paused else State.RUNNING
+        if self.status.state is not wanted:
+            if wanted is State.PAUSED:
+                self._next_commit_s = 0.0  # Connect commits when a task is paused
+            self._set_status(wanted)
+
+    def _subscribe_if_due(self, now: float) -> None:
+        wanted = self._spec.feed.subscription
+        if now < self._next_lookup_s:
+            return
+        if wanted.pattern is None:
+            self._next_lookup_s = float("inf")
+            topics = list(wanted.topics)
+        else:
+            topics = self._consumer.topics_matching(wanted.pattern)
+            self._next_lookup_s = self._clock() + (wanted.refresh_s if topics else min(5.0, wanted.refresh_s))
+        if topics and topics != self._topics:
+            log.info("Task %s subscribes to %s", self._spec.id, ", ".join(topics))
+            self._consumer.subscribe(topics)
+            self._topics = topics
+
+    def _commit_if_due(self, now: float) -> None:
+        in_flight_s = self._consumer.commit_in_flight_s()
+        if in_flight_s is not None:
+            if in_flight_s < self._spec.feed.pace.commit_timeout_s:
+                return
+            log.warning("Task %s: a commit was not answered in %.1f s", self._spec.id, in_flight_s)
+            self._consumer.forget_commit()
+        if now < self._next_commit_s:
+            return
+        self._next_commit_s = now + self._spec.feed.pace.commit_every_s
+        offsets = self._progress.committable()
+        if offsets:
+            self._consumer.commit(offsets)
+
+    def _leave(self) -> None:
+        """Commit what is applied, then leave the group: in this order, or the next owner applies it again."""
+        for _ in range(2):  # the commit that may be in flight, then the rest
+            self._consumer.wait_for_commit(_STOP_COMMIT_S)
+            self._progress.committed(self._consumer.take_committed())
+            self._progress.follow(self._consumer.assigned)
+            offsets = self._progress.committable()
+            if not offsets:
+                break
+            self._consumer.commit(offsets)
+        # Whatever is still not acknowledged, close() sends once more: leaving revokes, and a revocation commits.
+        self._consumer.close()
+
+    def _set_status(self, state: State, trace: str | None = None) -> None:
+        self.status = TaskStatus(state, trace, self.status.topics)

@@ -1,0 +1,116 @@
+"""Logging as a Connect worker's operator knows it: Connect's line format, traces that begin with Connect's class names, no secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+
+from heartbeat.config import HIDDEN
+from heartbeat.errors import ConnectError
+
+_LEVELS = {
+    "TRACE": logging.DEBUG,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "FATAL": logging.CRITICAL,
+    "OFF": logging.CRITICAL + 10,
+    "ALL": logging.NOTSET + 1,
+}
+_SHORTEST_SECRET = 3
+"""Shorter values are not redacted: hiding every ``a`` makes a log unreadable and protects nothing."""
+
+
+class Redactor:
+    """The secrets of this process. Values are added when a configuration that holds them is loaded, and never taken away."""
+
+    def __init__(self) -> None:
+        self._secrets: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Hide these values from now on."""
+        with self._lock:
+            known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}.union(self._secrets)
+            # Longest first: a secret that contains another must go as a whole.
+            self._secrets = tuple(sorted(known, key=len, reverse=True))
+
+    def clean(self, text: str) -> str:
+        """Return ``text`` without any secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+secrets = Redactor()
+"""One for the process, because a log line may quote what any part of it was given."""
+
+
+class ConnectFormatter(logging.Formatter):
+    """``[2025-08-14 02:31:27,438] INFO message (logger)``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, redacted, with the trace below it if there is one."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        level = "WARN" if record.levelno == logging.WARNING else record.levelname
+        line = f"[{stamp},{int(record.msecs):03d}] {level} {record.getMessage()} ({record.name})"
+        if record.exc_info and record.exc_info[1] is not None:
+            line += "\n" + format_trace(record.exc_info[1])
+        return secrets.clean(line)
+
+
+def set_up(level: str = "INFO") -> None:
+    """Log to standard output in Connect's format. ``level`` is a log4j level name; an unknown one means INFO."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(ConnectFormatter())
+    logging.basicConfig(level=_LEVELS.get(level.strip().upper(), logging.INFO), handlers=[handler], force=True)
+    for chatty in ("uvicorn", "uvicorn.access", "uvicorn.error", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def format_trace(error: BaseException) -> str:
+    """Return a trace whose first line is ``fully.qualified.Type: message``, causes below as ``Caused by:``, redacted."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        head = f"{'Caused by: ' if parts else ''}{_type_name(current)}: {current}".rstrip(": ")
+        parts.append(head + "\n" + "".join(traceback.format_tb(current.__traceback__)).rstrip("\n"))
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return secrets.clean("\n".join(part.rstrip("\n") for part in parts) + "\n")
+
+
+def _type_name(error: BaseException) -> str:
+    if isinstance(error, ConnectError):
+        return error.java_name
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+class Every:
+    """Lets something happen at most once in ``interval_s``; the clock is the caller's.
+
+    >>> warn = Every(60.0)
+    >>> warn.due(1000.0), warn.due(1059.9), warn.due(1060.0)
+    (True, False, True)
+    """
+
+    __slots__ = ("_interval_s", "_next")
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._next = float("-inf")
+
+    def due(self, now_s: float) -> bool:
+        """Return True, and start a new interval, if the last one is over."""
+        if now_s < self._next:
+            return False
+        self._next = now_s + self._interval_s
+        return True
