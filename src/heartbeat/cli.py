@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +31,65 @@ def connect_standalone(files: tuple[Path, ...]) -> None:
     if not files and not any(name.startswith("CONNECT_") for name in os.environ):
         raise UsageError("heartbeat connect-standalone worker.properties [connector.json ...], or CONNECT_* variables instead of the file")
     app.run(files[0] if files else None, files[1:], os.environ)
+
+
+@cli.command()
+@click.option("--connector", type=click.Path(path_type=Path), help="The connector to run.  [default: the original's config]")
+@click.option("--kafka-port", default=9092, show_default=True, help="Where Kafka clients bootstrap.")
+@click.option("--redis-port", default=6379, show_default=True, help="Where Redis listens.")
+@click.option("--rest-port", default=8083, show_default=True, help="Where the REST API listens.")
+@click.option("--every", default=5.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between beats.")
+@click.option("--no-producer", is_flag=True, help="Send no beats; leave that to you.")
+@click.option("--stop", "stop_", is_flag=True, help="Stop the demo that is running instead.")
+def demo(  # one parameter per option is click's way
+    connector: Path | None, kafka_port: int, redis_port: int, rest_port: int, every: float, no_producer: bool, stop_: bool
+) -> None:
+    """Run broker, Redis, worker and a producer here, in the foreground, on loopback."""
+    from heartbeat.embedded import app
+
+    if stop_:
+        print("The demo has stopped." if app.stop_running() else "No demo is running.")
+        return
+    app.run(connector or app.default_connector(), app.Ports(kafka_port, redis_port, rest_port), None if no_producer else every)
+
+
+@cli.command()
+@click.option("--bootstrap-server", help="The broker to begin with.  [default: the running demo's, else 127.0.0.1:9092]")
+@click.option("--topic", default="heartbeat-topic", show_default=True)
+@click.option("--key", help="The record's key.")
+@click.argument("text", default="")
+def send(bootstrap_server: str | None, topic: str, key: str | None, text: str) -> None:
+    """Send one beat to any broker; TEXT defaults to the time."""
+    from heartbeat.connect.kafka import Sender
+    from heartbeat.embedded import state
+
+    running = state.read()
+    bootstrap = bootstrap_server or (running.kafka if running else "127.0.0.1:9092")
+    value = text or f"beat-{datetime.now():%Y-%m-%dT%H:%M:%S}"
+    partition, offset = Sender({"bootstrap.servers": bootstrap}).send(topic, key.encode() if key is not None else None, value.encode())
+    print(f"Sent {value!r} to {topic}, partition {partition}, offset {offset}")
+
+
+# Options of the command sent, such as the -1 of LRANGE, are not ours: everything after the first word is passed on.
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]})
+@click.option("-h", "host", help="[default: the running demo's, else 127.0.0.1]")
+@click.option("-p", "port", type=int, help="[default: the running demo's, else 6379]")
+@click.option("-n", "database", default=0, show_default=True)
+@click.option("-a", "password", envvar="REDISCLI_AUTH", help="[env: REDISCLI_AUTH]")
+@click.option("--user", "username")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def redis(host: str | None, port: int | None, database: int, password: str | None, username: str | None, command: tuple[str, ...]) -> int:
+    """Send one command to Redis and print the reply as redis-cli does."""
+    from heartbeat.beats import console
+    from heartbeat.beats.keyspace import Server
+    from heartbeat.embedded import state
+
+    running = None if host or port else state.read()
+    host = host or (running.redis_host if running else "127.0.0.1")
+    server = Server(host, port or (running.redis_port if running else 6379), database, username, password)
+    text, failed = console.run(server, command, raw=not sys.stdout.isatty())
+    print(text)
+    return 1 if failed else 0
 
 
 def main() -> NoReturn:

@@ -122,7 +122,7 @@ def _answer(side: Side, request: Request) -> Reply:
     status, headers, content = seen[-1]
     if request.leaves:
         _send(side, Request(0, "", "DELETE", f"/connectors/{request.leaves}"))
-    return Reply(status, _headers(side, headers, content, request.method), _body(side, content))
+    return Reply(status, _headers(side, headers, content, request.method), neutral_body(side, content))
 
 
 def _headers(side: Side, headers: Mapping[str, str], content: bytes, method: str) -> dict[str, str]:
@@ -135,7 +135,8 @@ def _headers(side: Side, headers: Mapping[str, str], content: bytes, method: str
     return kept
 
 
-def _body(side: Side, content: bytes) -> Any:
+def neutral_body(side: Side, content: bytes) -> Any:
+    """Parse a body and replace what must differ; None if there is none, text if it is not JSON."""
     if not content:
         return None
     try:
@@ -201,9 +202,11 @@ def _compare(place: str, connect: Any, ours: Any) -> Iterator[tuple[str, Any, An
 
 
 def _differences(request: Request, connect: Reply, ours: Reply) -> list[Difference]:
+    """Compare two replies; of those that differ in their status nothing else is worth a word."""
+    if connect.status != ours.status:
+        return [Difference(request.id, "status", connect, ours)]
     headers = _compare("header", dict(sorted(connect.headers.items())), dict(sorted(ours.headers.items())))
-    places = [*_compare("status", connect.status, ours.status), *headers, *_compare("body", connect.body, ours.body)]
-    return [Difference(request.id, *place) for place in places]
+    return [Difference(request.id, *place) for place in [*headers, *_compare("body", connect.body, ours.body)]]
 
 
 def table(title: str) -> list[list[str]]:

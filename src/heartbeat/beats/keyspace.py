@@ -109,6 +109,29 @@ class Keyspace:
             if refused is not None:
                 raise refused
 
+    def ttl_s(self, source: str) -> int:
+        """Return the seconds a source's key has left; -2 if it is gone, -1 if somebody else wrote it without a deadline.
+
+        Raises:
+            ConnectError: Redis did not say.
+        """
+        seconds: int = self.execute("TTL", source)
+        return seconds
+
+    def execute(self, *command: str) -> Any:
+        """Send one command and return the parsed reply; a server's error is returned, not raised, as redis-cli prints it.
+
+        Raises:
+            ConnectError: Redis did not answer.
+        """
+        with self._faults():
+            self._ensure_connected()
+            self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+            try:
+                return self._connection.read_response()
+            except redis.ResponseError as error:
+                return error
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.disconnect()

@@ -104,8 +104,9 @@ class SinkConsumer:
         Raises:
             ConnectError: the cluster refuses us for good.
         """
-        before = self.assigned
         first = self._consumer.poll(timeout_s)
+        # Taken after poll(): what it returns belongs to the assignment that stands then, even if it came in the same call.
+        before = self.assigned
         events = [] if first is None else [first]
         if first is not None and max_records > 1:
             events += self._consumer.consume(max_records - 1, 0)
@@ -332,21 +333,26 @@ def _wait(future: Future[T]) -> T:
         raise ConnectError("Timed out waiting for the Kafka cluster") from error
 
 
-def produce_one(properties: Mapping[str, str], topic: str, key: bytes | None, value: bytes) -> tuple[int, int]:
-    """Send one record and return its (partition, offset) once the cluster has acknowledged it.
+class Sender:
+    """Sends single records and waits for each to be acknowledged: for people and demos, not for load."""
 
-    Raises:
-        ConnectError: it was not acknowledged in ten seconds, with the reason.
-    """
-    outcome: list[tuple[Any, Any]] = []
-    producer = ck.Producer(
-        {"message.timeout.ms": str(int(_PRODUCE_TIMEOUT_S * 1000)), **properties}, logger=logging.getLogger("librdkafka")
-    )
-    producer.produce(topic, value, key, on_delivery=lambda error, message: outcome.append((error, message)))
-    producer.flush(_PRODUCE_TIMEOUT_S + 1)
-    if not outcome:
-        raise ConnectError(f"No broker at {properties.get('bootstrap.servers')} acknowledged the record in {_PRODUCE_TIMEOUT_S:.0f} s")
-    error, message = outcome[0]
-    if error is not None:
-        raise ConnectError(f"Could not send to topic {topic}: {error.str()}")
-    return message.partition(), message.offset()
+    def __init__(self, properties: Mapping[str, str]) -> None:
+        self._bootstrap = properties["bootstrap.servers"]
+        settings = {"message.timeout.ms": str(int(_PRODUCE_TIMEOUT_S * 1000)), "linger.ms": "0", **properties}
+        self._producer = ck.Producer(settings, logger=logging.getLogger("librdkafka"))
+
+    def send(self, topic: str, key: bytes | None, value: bytes) -> tuple[int, int]:
+        """Send one record and return its (partition, offset).
+
+        Raises:
+            ConnectError: it was not acknowledged in ten seconds, with the reason.
+        """
+        outcome: list[tuple[Any, Any]] = []
+        self._producer.produce(topic, value, key, on_delivery=lambda error, message: outcome.append((error, message)))
+        self._producer.flush(_PRODUCE_TIMEOUT_S + 1)
+        if not outcome:
+            raise ConnectError(f"No broker at {self._bootstrap} acknowledged the record in {_PRODUCE_TIMEOUT_S:.0f} s")
+        error, message = outcome[0]
+        if error is not None:
+            raise ConnectError(f"Could not send to topic {topic} at {self._bootstrap}: {error.str()}")
+        return message.partition(), message.offset()

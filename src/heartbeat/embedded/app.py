@@ -1,0 +1,191 @@
+"""The demo: broker, Redis, worker and producer in one command, on loopback, leaving nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from heartbeat import logs
+from heartbeat.beats.keyspace import Keyspace, Server
+from heartbeat.connect import worker_config
+from heartbeat.connect.app import StandaloneWorker
+from heartbeat.connect.kafka import Sender
+from heartbeat.embedded import state
+from heartbeat.embedded.broker import EmbeddedBroker
+from heartbeat.embedded.ports import LOOPBACK, Forward, require_free
+from heartbeat.embedded.redis import EmbeddedRedis
+from heartbeat.errors import ConnectError, StartError
+
+log = logging.getLogger(__name__)
+
+_STOP_TIMEOUT_S: Final = 10.0
+_WARNING_BELOW_S: Final = 10
+_REDIS_IN_COMPOSE: Final = ("redis", 6379)
+"""The address in the original's connector config: a name of its compose network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports people type."""
+
+    kafka: int = 9092
+    redis: int = 6379
+    rest: int = 8083
+
+
+def default_connector() -> Path:
+    """Return the original's connector config: packaged, or beside the source in a clone."""
+    packaged = Path(__file__).with_name("redis-heartbeat-sink.json")
+    return packaged if packaged.exists() else Path(__file__).parents[3] / "config" / packaged.name
+
+
+def run(connector: Path, ports: Ports, beat_every_s: float | None) -> None:
+    """Run the demo until SIGTERM or SIGINT; ``beat_every_s`` None leaves the sending to the user.
+
+    Raises:
+        StartError, NoRedisServer: a port is taken, the connector's file is bad, or there is no Redis to start.
+    """
+    logs.set_up()
+    config = _read_config(connector)
+    for port, option in ((ports.kafka, "--kafka-port"), (ports.redis, "--redis-port"), (ports.rest, "--rest-port")):
+        require_free(port, option)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with contextlib.ExitStack() as stack:
+        topics = [topic.strip() for topic in config["topics"].split(",")]
+        broker = stack.enter_context(EmbeddedBroker(dict.fromkeys(topics, 1)))
+        stack.enter_context(Forward(ports.kafka, broker.bootstrap, option="--kafka-port"))
+        redis = stack.enter_context(EmbeddedRedis(ports.redis, also_remove=[state.state_file()], option="--redis-port"))
+        worker = StandaloneWorker(
+            _worker_config(broker.bootstrap, ports.rest, redis.directory),
+            resolve=lambda host, port: (redis.host, redis.port) if (host, port) == _REDIS_IN_COMPOSE else (host, port),
+        )
+        stack.callback(worker.stop)
+        worker.start([connector])
+        here = state.DemoState(os.getpid(), f"{LOOPBACK}:{ports.kafka}", redis.host, redis.port, f"http://{LOOPBACK}:{ports.rest}")
+        state.write(here)
+        _say_what_is_where(here, topics[0], config, beat_every_s)
+        if beat_every_s is not None:
+            threading.Thread(target=_send_beats, args=(broker.bootstrap, topics[0], beat_every_s, stop), daemon=True).start()
+        _watch(Keyspace(Server(redis.host, redis.port, timeout_s=1.0)), config.get("redis.key", "heartbeat"), stop)
+        _say("Stopping: the connector commits and leaves its group, then everything goes.")
+
+
+def stop_running() -> bool:
+    """Stop the demo that is running, if any, and wait for its end. Return whether there was one.
+
+    Raises:
+        StartError: it does not end.
+    """
+    running = state.read()
+    if running is None:
+        return False
+    os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while state.read() is not None:
+        if time.monotonic() > deadline:
+            raise StartError(
+                f"the demo (pid {running.pid}) did not stop in {_STOP_TIMEOUT_S:.0f} s; kill -9 {running.pid} takes all of it away"
+            )
+        time.sleep(0.05)
+    return True
+
+
+def verdict(ttl_s: int | None) -> str:
+    """Return the line of the original's monitor for a key's TTL; None means that Redis did not say, which is never OK."""
+    if ttl_s is None:
+        return "❔ UNKNOWN: Redis does not answer; nothing can be said about the heartbeat."
+    if ttl_s == -2:
+        return "⚠️  ALERT: Heartbeat key expired! System may be down."
+    if ttl_s == -1:
+        return "❔ UNKNOWN: the heartbeat key has no TTL: somebody else wrote it."
+    if ttl_s < _WARNING_BELOW_S:
+        return f"🟡 WARNING: Heartbeat TTL low: {ttl_s}s"
+    return f"✅ OK: Heartbeat TTL: {ttl_s}s"
+
+
+def _read_config(connector: Path) -> Mapping[str, str]:
+    from heartbeat.connect import connector_files
+
+    config = {key: value for key, value in connector_files.read(connector).config.items() if value is not None}
+    if not config.get("topics"):
+        raise StartError(f'{connector}: the demo creates the topics it names, so its config must have "topics"')
+    return config
+
+
+def _worker_config(bootstrap: str, rest_port: int, directory: Path) -> worker_config.WorkerConfig:
+    string_converter = "org.apache.kafka.connect.storage.StringConverter"
+    given = {
+        "bootstrap.servers": bootstrap,
+        "listeners": f"http://{LOOPBACK}:{rest_port}",
+        "key.converter": string_converter,
+        "value.converter": string_converter,
+        "offset.flush.interval.ms": "1000",
+        "config.storage.file": str(directory / "connectors.json"),
+        # The mock broker holds an empty fetch for the whole wait.
+        "consumer.fetch.max.wait.ms": "10",
+    }
+    return worker_config.WorkerConfig(given, worker_config.WORKER_KEYS.load(given))
+
+
+def _send_beats(bootstrap: str, topic: str, every_s: float, stop: threading.Event) -> None:
+    sender = Sender({"bootstrap.servers": bootstrap})
+    while not stop.is_set():
+        try:
+            sender.send(topic, None, f"demo-{datetime.now():%Y-%m-%dT%H:%M:%S}".encode())
+        except ConnectError as error:
+            log.warning("%s", error)
+        stop.wait(every_s)
+
+
+def _watch(keyspace: Keyspace, key: str, stop: threading.Event) -> None:
+    """Print one line a second until told to stop."""
+    while not stop.wait(1.0):
+        try:
+            ttl_s: int | None = keyspace.ttl_s(key)
+        except ConnectError:
+            ttl_s = None
+        _say(f"{datetime.now():%H:%M:%S}  {verdict(ttl_s)}")
+    keyspace.close()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _say_what_is_where(here: state.DemoState, topic: str, config: Mapping[str, str], beat_every_s: float | None) -> None:
+    name = config.get("name", "redis-heartbeat-sink")
+    sending = (
+        f"A beat goes to {topic} every {beat_every_s:g} s."
+        if beat_every_s is not None
+        else f"Nobody sends beats: heartbeat send --topic {topic}"
+    )
+    _say(
+        f"""
+Running on this machine only, and gone when it ends (Ctrl-C):
+  Kafka          {here.kafka}   (an embedded broker: for kcat and librdkafka clients, not for Java's)
+  Redis          {here.redis_host}:{here.redis_port}
+  Kafka Connect  {here.rest}   connector {json.dumps(name)}
+{sending}
+
+Try, in another terminal:
+  curl {here.rest}/connectors/{name}/status
+  heartbeat redis TTL {config.get("redis.key", "heartbeat")}
+  heartbeat send "test-$(date)"
+  curl -X PUT {here.rest}/connectors/{name}/pause      # silence: watch the TTL run out
+  curl -X PUT {here.rest}/connectors/{name}/resume     # and come back
+"""
+    )
