@@ -1,0 +1,22 @@
+# The whole vocabulary; ./run.sh and ./test.sh stand above it.
+.PHONY: fmt check test real bench
+BIN := .venv/bin
+
+fmt:    ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check:  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test:   ## the fast tests
+	$(BIN)/pytest tests --ignore=tests/real -n 2 -q
+
+real:   ## the tests against real Kafka, Redis and Connect
+	$(BIN)/pytest tests/real -q
+
+bench:  ## measure; writes bench/RESULTS.md
+	$(BIN)/python bench/run.py
