@@ -14,8 +14,9 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartbeat.connect import client_properties
-from heartbeat.connect.client_properties import Kind, secrets, translate
+from heartbeat.connect import client_names
+from heartbeat.connect.client_names import Kind
+from heartbeat.connect.client_properties import secrets, translate
 from heartbeat.errors import InvalidConfig
 
 CONSUMER = "org.apache.kafka.clients.consumer."
@@ -315,7 +316,7 @@ def test_the_secrets_are_the_values_to_keep_out_of_logs() -> None:
 
 
 SECRET = "s3cr3t-"
-JAVA_NAMES = sorted(client_properties._SCOPE_OF.keys() | client_properties._HONOURED | client_properties._NEEDS_JAVA)
+JAVA_NAMES = sorted(client_names.SCOPE_OF.keys() | client_names.HONOURED | client_names.NEEDS_JAVA)
 PIECES = st.lists(st.sampled_from([*' "\\;=/\n', SECRET, "required", "PlainLoginModule", "password", "username", "x"]), max_size=12)
 PROTOCOLS = st.sampled_from(["SSL", "sasl_ssl", "SASL_PLAINTEXT", "PLAINTEXT", "x"])
 MECHANISMS = st.sampled_from(["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER", "GSSAPI", ""])
@@ -324,7 +325,7 @@ MECHANISMS = st.sampled_from(["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER", "GSSAPI",
 @settings(deadline=None, max_examples=300)
 @given(
     plain=st.dictionaries(st.sampled_from([*JAVA_NAMES, "made.up"]), st.text(max_size=12) | st.integers().map(str)),
-    hidden=st.dictionaries(st.sampled_from(JAVA_NAMES).filter(client_properties._SECRET_NAME.search), PIECES.map("".join)),
+    hidden=st.dictionaries(st.sampled_from(JAVA_NAMES).filter(client_names.SECRET_NAME.search), PIECES.map("".join)),
     protocol=PROTOCOLS,
     mechanism=MECHANISMS,
     kind=st.sampled_from(["consumer", "producer", "admin"]),
@@ -361,21 +362,21 @@ def documented(tmp_path: Path) -> dict[str, tuple[str, str]]:
 
 def test_every_name_range_and_word_of_the_tables_is_the_librarys(tmp_path: Path) -> None:
     real = documented(tmp_path)
-    for name, rule in client_properties._NUMBERS.items():
+    for name, rule in client_names.NUMBERS.items():
         if rule.target:
             scope, span = real[rule.target]
             low, high = (int(bound) for bound in span.split(" .. "))
             assert scope in {"*", rule.scope}, name
             assert low <= rule.low < rule.high <= high, name
-    for name, words in client_properties._WORDS.items():
+    for name, words in client_names.WORDS.items():
         scope, allowed = real[name]
         assert scope in {"*", words.scope}, name
         if ".." not in allowed:  # acks also has names for its numbers
             assert set(words.words.values()) <= set(allowed.split(", ")), name
-    passed = {name for text in client_properties._PASSED.values() for name in text.split()}
-    for name in passed | client_properties._BOOLEANS.keys():
-        assert real[name][0] in {"*", client_properties._SCOPE_OF[name]}, name
-    assert all(name in real for defaults in client_properties._DEFAULTS.values() for name in defaults)
+    passed = {name for text in client_names.PASSED.values() for name in text.split()}
+    for name in passed | client_names.BOOLEANS.keys():
+        assert real[name][0] in {"*", client_names.SCOPE_OF[name]}, name
+    assert all(name in real for defaults in client_names.DEFAULTS.values() for name in defaults)
 
 
 def construct(given: dict[str, str], kind: Kind) -> None:
@@ -394,7 +395,7 @@ def construct(given: dict[str, str], kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", ["consumer", "producer", "admin"])
 def test_the_real_client_accepts_every_number_java_accepts(kind: Kind) -> None:
-    for name, rule in client_properties._NUMBERS.items():
+    for name, rule in client_names.NUMBERS.items():
         lowest = 1 if rule.least is None else rule.least
         for value in {lowest, 2**31 - 1} - ({2**31 - 1} if name == "linger.ms" else set()):  # Java too wants it below delivery.timeout.ms
             construct({name: str(value)}, kind)

@@ -123,7 +123,8 @@ class Kafka:
         There is one, kept: a client that is dropped while a request is under way never completes the request's future.
         """
         if self._admin is None:
-            self._admin = AdminClient({"bootstrap.servers": self.bootstrap})
+            # Without a log of its own: it outlives restarts of the broker and would tell of every failed attempt.
+            self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         return self._admin
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:

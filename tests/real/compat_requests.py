@@ -109,7 +109,8 @@ def refused_bodies() -> Iterable[Request]:
     yield raw("json-broken", '{"name": k}')
     yield raw("json-cut", '{"name":"SIDE-bad","config":{')
     yield raw("json-trailing", '{"name":"SIDE-bad","config":{}} trailing')
-    yield raw("json-bad-utf8", '{"name":"\udcff"}')
+    yield raw("json-bad-utf8", post("SIDE-bad", note="x").replace('"note":"x"', '"initial_state":"PAUSED\udcff"'))
+    yield raw("json-bad-utf8-value", post("SIDE-bad").replace('"tasks.max":"1"', '"tasks.max":"1","a":"\udcff"'))
     yield raw("json-unknown-field", post("SIDE-bad", bogus=1))
     yield raw("json-config-array", '{"name":"SIDE-bad","config":[]}')
     yield raw("json-config-string", '{"name":"SIDE-bad","config":"x"}')
@@ -403,7 +404,7 @@ def offsets() -> Iterable[Request]:
         return Request(22, f"offsets-{ident}", "PATCH", path, text({"offsets": [{"partition": partition, "offset": offset}]}))
 
     yield create("create-for-offsets", "SIDE-off")
-    yield Request(21, "offsets", "GET", path, until=f'"kafka_offset":{RECORDS}')
+    yield Request(21, "offsets", "GET", path, until=f'(?=.*"kafka_partition":0)(?=.*"kafka_offset":{RECORDS})')
     yield Request(21, "offsets-unknown", "GET", "/connectors/SIDE-none/offsets")
     yield patch("while-running", here, {"kafka_offset": 1})
     yield Request(23, "offsets-reset-while-running", "DELETE", path)

@@ -144,21 +144,29 @@ def test_an_aborted_transaction_counts_unless_only_committed_records_are_asked_f
     worker: HeartbeatWorker, kafka: Kafka, redis: Redis
 ) -> None:
     topic = kafka.create_topic(unique("aborted"))
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
-    producer.init_transactions(60)
-    producer.begin_transaction()
-    producer.produce(topic, "beat", "aborted")
-    producer.flush(30)
-    producer.abort_transaction(30)
+    newest = now_ms()
+    _send_in_transactions(kafka, topic, committed_ms=newest - 1000, aborted_ms=newest)
     uncommitted, committed = (Connector(worker, kafka, f"{topic}-{level}") for level in ("read_uncommitted", "read_committed"))
     committed.put(sink_config(redis, topic, {"redis.key": "only-committed", "consumer.override.isolation.level": "read_committed"}))
     uncommitted.put(sink_config(redis, topic, {"redis.key": "default"}))
     for connector in (committed, uncommitted):  # up to the true end: behind the record that marks the abort
         connector.wait_until_caught_up(topic)
-    assert redis.cli("EXISTS", "default") == "1"
-    assert redis.cli("EXISTS", "only-committed") == "0"
+    assert redis.cli("GET", "default") == str(newest)
+    assert redis.cli("GET", "only-committed") == str(newest - 1000)
     for connector in (committed, uncommitted):
         worker.rest("DELETE", connector.path)
+
+
+def _send_in_transactions(kafka: Kafka, topic: str, *, committed_ms: int, aborted_ms: int) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    producer.produce(topic, "committed", timestamp=committed_ms)
+    producer.commit_transaction(30)
+    producer.begin_transaction()
+    producer.produce(topic, "aborted", timestamp=aborted_ms)
+    producer.flush(30)
+    producer.abort_transaction(30)
 
 
 def test_a_key_template_makes_one_redis_key_per_record_key(connector: Connector, kafka: Kafka, redis: Redis) -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 HEADERS = ("content-type", "content-length", "location", "server", "date", "connection")
 REQUESTS = {request.id: request for request in requests()}
 SEEN_S = 15.0
+KAFKA = "4.1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Side:
     url: str
     tag: str
     sink: str
+    plugin: str
+    """The class that the plugin listing names; ``sink`` may be another name of it."""
+    version: str
+    """The plugin's version."""
     options: Mapping[str, str]
 
     def render(self, template: str) -> str:
@@ -50,14 +56,23 @@ class Side:
     def neutral(self, reply: str) -> str:
         """Replace what names this side in a reply."""
         simple = self.sink.rpartition(".")[2]
-        for own, common in [
-            (urlsplit(self.url).netloc, "WORKER"),
-            (f"{self.tag}-", "SIDE-"),
-            (self.sink, "SINKCLASS"),
-            (simple, "SINKALIAS"),
-        ]:
+        classes = {self.plugin: "SINKCLASS", self.sink: "SINKCLASS", simple: "SINKALIAS", simple.removesuffix("Connector"): "SINKSHORT"}
+        for own, common in {urlsplit(self.url).netloc: "WORKER", f"{self.tag}-": "SIDE-", **classes}.items():
             reply = reply.replace(own, common)
-        return reply.replace(simple.removesuffix("Connector"), "SINKSHORT")
+        return "VERSION" if reply in (self.version, KAFKA) else reply
+
+
+def jvm_side(url: str) -> Side:
+    """Kafka's own worker with the sink that it ships."""
+    sink = "org.apache.kafka.connect.file.FileStreamSinkConnector"
+    return Side(url, "jvm", sink, sink, KAFKA, {"file": "/dev/null"})
+
+
+def our_side(url: str, redis: Redis) -> Side:
+    """Our worker with its sink, by the name under which configurations know it."""
+    options = {"redis.host": "127.0.0.1", "redis.port": str(redis.port)}
+    plugin = "heartbeat.beats.sink.HeartbeatSink"
+    return Side(url, "our", "com.example.RedisHeartbeatSinkConnector", plugin, metadata.version("redis-heartbeat-sink"), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,7 @@ class Reply:
     """A reply without what must differ. ``body`` is None if there is none, a string if it is not JSON."""
 
     status: int
+    reason: str
     headers: Mapping[str, str]
     body: Any
 
@@ -94,7 +110,7 @@ class Rule:
         return fnmatchcase(difference.request, self.request) and fnmatchcase(difference.place, self.place)
 
 
-def _send(side: Side, request: Request) -> tuple[int, dict[str, str], bytes]:
+def _send(side: Side, request: Request) -> tuple[http.client.HTTPResponse, bytes]:
     address = urlsplit(side.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=100)
     headers = {"Accept": request.accept} if request.accept else {}
@@ -104,25 +120,26 @@ def _send(side: Side, request: Request) -> tuple[int, dict[str, str], bytes]:
     try:
         connection.request(request.method, side.render(request.path), body, headers)
         reply = connection.getresponse()
-        return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
+        return reply, reply.read()
     finally:
         connection.close()
 
 
 def _answer(side: Side, request: Request) -> Reply:
     """Send a request; a GET again until it shows what it waits for, the last reply counts in any case."""
-    seen: list[tuple[int, dict[str, str], bytes]] = []
+    seen: list[tuple[http.client.HTTPResponse, bytes]] = []
 
     def shown() -> bool:
         seen.append(_send(side, request))
-        return re.search(request.until, seen[-1][2].decode(errors="replace")) is not None
+        return re.search(request.until, seen[-1][1].decode(errors="replace")) is not None
 
     with contextlib.suppress(AssertionError):  # what is seen instead is a difference, and a better message
         eventually(shown, request.until, timeout_s=SEEN_S)
-    status, headers, content = seen[-1]
     if request.leaves:
         _send(side, Request(0, "", "DELETE", f"/connectors/{request.leaves}"))
-    return Reply(status, _headers(side, headers, content, request.method), neutral_body(side, content))
+    reply, content = seen[-1]
+    headers = {name.lower(): value for name, value in reply.getheaders()}
+    return Reply(reply.status, reply.reason, _headers(side, headers, content, request.method), neutral_body(side, content))
 
 
 def _headers(side: Side, headers: Mapping[str, str], content: bytes, method: str) -> dict[str, str]:
@@ -149,7 +166,7 @@ def _neutral(side: Side, value: Any) -> Any:
     """Replace what must differ in a JSON value."""
     if isinstance(value, str):
         text = re.sub(r"(available connectors are: ).*", r"\1...", side.neutral(value), flags=re.DOTALL)
-        return re.sub(r"PluginDesc\{.*", "...", text)
+        return re.sub(r"(available versions: ).*", r"\1...", text)
     if isinstance(value, list):
         items = [_neutral(side, item) for item in value]
         return _keyed(side, sorted(items) if all(str(item).startswith("SIDE-") for item in items) else items)
@@ -162,8 +179,8 @@ def _neutral(side: Side, value: Any) -> Any:
         plain["SINKOPTIONS"] = ""
     fixed = {"commit": "COMMIT", "task.class": "TASKCLASS"}
     plain.update({key: fixed[key] for key in fixed.keys() & plain.keys()})
-    if isinstance(plain.get("version"), str) and plain.keys() & {"worker_id", "class"}:
-        plain["version"] = "VERSION"
+    if "commit" in plain:
+        plain["version"] = value["version"]  # of Kafka, not of the plugin
     if isinstance(plain.get("trace"), str):
         plain["trace"] = plain["trace"].partition("\n")[0]
     unordered = "connector.class" in plain or plain.keys() <= {"status", "info"} or all(key.startswith("SIDE-") for key in plain)
@@ -204,9 +221,10 @@ def _compare(place: str, connect: Any, ours: Any) -> Iterator[tuple[str, Any, An
 def _differences(request: Request, connect: Reply, ours: Reply) -> list[Difference]:
     """Compare two replies; of those that differ in their status nothing else is worth a word."""
     if connect.status != ours.status:
-        return [Difference(request.id, "status", connect, ours)]
+        return [Difference(request.id, f"status {connect.status} -> {ours.status}", connect, ours)]
     headers = _compare("header", dict(sorted(connect.headers.items())), dict(sorted(ours.headers.items())))
-    return [Difference(request.id, *place) for place in [*headers, *_compare("body", connect.body, ours.body)]]
+    reasons = _compare("reason", connect.reason, ours.reason)
+    return [Difference(request.id, *place) for place in [*reasons, *headers, *_compare("body", connect.body, ours.body)]]
 
 
 def table(title: str) -> list[list[str]]:
@@ -225,11 +243,10 @@ def found(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka, redis_session:
     kafka.create_topic(TOPIC, 2)
     kafka.produce(TOPIC, [("0", f"beat {number}") for number in range(RECORDS)])
     with parts.connect_jvm(tmp_path_factory.mktemp("connect"), kafka) as worker:  # not the shared one: some of it cannot be undone
-        jvm = Side(worker.url, "jvm", "org.apache.kafka.connect.file.FileStreamSinkConnector", {"file": "/dev/null"})
+        jvm = jvm_side(worker.url)
         expected = {ident: _answer(jvm, request) for ident, request in REQUESTS.items()}
     with parts.heartbeat_worker(tmp_path_factory.mktemp("compat"), kafka) as worker:
-        options = {"redis.host": "127.0.0.1", "redis.port": str(redis_session.port)}
-        ours = Side(worker.url, "our", "com.example.RedisHeartbeatSinkConnector", options)
+        ours = our_side(worker.url, redis_session)
         return {ident: _differences(request, expected[ident], _answer(ours, request)) for ident, request in REQUESTS.items()}
 
 

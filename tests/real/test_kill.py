@@ -22,6 +22,10 @@ KEYS = 10_000
 LOAD_S = 3.0
 """How long the load of one kill lasts; the worker dies somewhere within."""
 
+HELD_S = 0.8
+"""For how long before every second kill Redis holds writes back: longer than the interval between commits, so that a
+worker that commits what is not applied has the time to do so."""
+
 
 def test_no_beat_is_lost_to_five_kills_under_load(kafka: Kafka, redis: Redis, tmp_path: Path) -> None:
     seed = int(os.environ.get("HEARTBEAT_TEST_SEED") or random.randrange(2**32))
@@ -31,6 +35,7 @@ def test_no_beat_is_lost_to_five_kills_under_load(kafka: Kafka, redis: Redis, tm
     # Without its ttl's help: a key that expires within the test would hide that it was never written.
     config = sink_config(redis, topic, {"redis.key": "${key}", "redis.ttl": "3600", "tasks.max": "2"})
     # A killed member's partitions stay its own until its session lapses.
+    config |= {"redis.timeout.ms": "200"}  # within HELD_S a write is given up and tried again
     config |= {"consumer.override.session.timeout.ms": "2000", "consumer.override.heartbeat.interval.ms": "500"}
     with parts.heartbeat_worker(tmp_path, kafka, connectors=[{"name": topic, "config": config}]) as worker:
         connector = Connector(worker, kafka, topic)
@@ -52,7 +57,10 @@ def _kill_under_load(worker: HeartbeatWorker, kafka: Kafka, redis: Redis, topic:
     load = threading.Thread(target=_send_paced, args=(kafka, topic, keys))
     load.start()
     eventually(lambda: redis.cli("GET", keys[0]) != before, "the load is being applied", timeout_s=60, every_s=0.02)
-    time.sleep(moments.uniform(0, LOAD_S * 0.8))  # the random moment itself
+    time.sleep(moments.uniform(0, LOAD_S * 0.6))  # the random moment itself
+    if kill % 2 == 0:
+        redis.cli("CLIENT", "PAUSE", str(int(HELD_S * 1000) + 500), "WRITE")
+        time.sleep(HELD_S)
     worker.kill9()
     load.join()
     worker.start()

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from heartbeat.config import ConfigDef, KeyValue, to_text
-from heartbeat.connect import client_properties
-from heartbeat.connect.connector_keys import HEADER_CONVERTERS, framework_keys
+from heartbeat.config import ConfigDef, KeyValue
+from heartbeat.connect import client_properties, versions
+from heartbeat.connect.connector_keys import HEADER_CONVERTERS, KAFKA_VERSION, framework_keys
 from heartbeat.connect.converters import ConverterPlugin, find_converter
 from heartbeat.connect.plugins import Plugin
 from heartbeat.errors import BadRequest, ConfigError, InvalidConfig
@@ -58,24 +58,19 @@ class Validation:
         """Return Connect's ``ConfigInfos``."""
         groups = ["Common", "Transforms", "Predicates", "Error Handling"]
         groups += dict.fromkeys(group for value in self.values if (group := value.key.group) and group not in groups)
-        complaints = [(name, [error]) for name, error in self.undeclared.items()] + [
-            (OVERRIDE.rstrip("."), [error]) for error in self.refused
-        ]
+        undeclared = [_undefined(name, error) for name, error in self.undeclared.items()]
+        declared = [{"definition": value.key.describe(), "value": value.describe()} for value in self.values]
+        refused = [_undefined(OVERRIDE.rstrip("."), error) for error in self.refused]
         return {
             "name": self.connector_class,
             "error_count": len(self.errors),
             "groups": groups,
-            "configs": [
-                *({"definition": value.key.describe(), "value": value.describe()} for value in self.values),
-                *(
-                    {
-                        "definition": None,
-                        "value": {"name": name, "value": None, "recommended_values": [], "errors": errors, "visible": True},
-                    }
-                    for name, errors in complaints
-                ),
-            ],
+            "configs": [*undeclared, *declared, *refused],
         }
+
+
+def _undefined(name: str, error: str) -> dict[str, Any]:
+    return {"definition": None, "value": {"name": name, "value": None, "recommended_values": [], "errors": [error], "visible": True}}
 
 
 def validate(config: Mapping[str, str | None], plugin: Plugin, worker: Mapping[str, str]) -> Validation:
@@ -84,36 +79,36 @@ def validate(config: Mapping[str, str | None], plugin: Plugin, worker: Mapping[s
     own = list(plugin.task.CONFIG)
     values = ConfigDef([*framework, *own]).validate(config)
     by_name = {value.key.name: value for value in values}
-    undeclared = {}
-    for name in config:
-        if config[name] is None and name in by_name:
-            by_name[name].errors.insert(0, _NULL_VALUE)
-        elif config[name] is None:
-            undeclared[name] = _NULL_VALUE
-    _check_topics(by_name)
-    _check_version(by_name["connector.plugin.version"], plugin)
-    values += list(_check_converters(config, by_name))
+    topics_error = _topics_error(by_name)
+    undeclared = {name: _NULL_VALUE for name, text in config.items() if text is None and name not in by_name}
+    for name in ("topics", "topics.regex"):
+        by_name[name].errors += topics_error
+    for name, text in config.items():
+        if text is None and name in by_name:
+            by_name[name].errors.append(_NULL_VALUE)
+    _check_version(by_name["connector.class"], by_name["connector.plugin.version"], plugin.name, plugin.task.VERSION)
+    values += list(_check_converters(config, by_name, plugin))
     given = {name: text for name, text in config.items() if text is not None}
     return Validation(str(config.get("connector.class")), values, undeclared, list(_check_overrides(given, worker)))
 
 
-def _check_topics(values: Mapping[str, KeyValue]) -> None:
+def _topics_error(values: Mapping[str, KeyValue]) -> list[str]:
     topics, regex = values["topics"], values["topics.regex"]
     topics.value = list(dict.fromkeys(topic for topic in topics.value or [] if topic))
-    error = _BOTH_TOPICS if topics.value and regex.value else None if topics.value or regex.value else _NO_TOPICS
-    if error:
-        for value in (topics, regex):
-            value.errors.append(str(ConfigError(value.key.name, to_text(value.key, value.value), error)))
+    if topics.value and regex.value:
+        return [_BOTH_TOPICS]
+    return [] if topics.value or regex.value else [_NO_TOPICS]
 
 
-def _check_version(value: KeyValue, plugin: Plugin) -> None:
-    version = plugin.task.VERSION
-    wanted = (value.value or "").strip("[]").split(",")
-    if version not in wanted:
-        value.errors.append(f"Plugin {plugin.name} not found that matches the version range {value.value}, available versions: [{version}]")
+def _check_version(chosen: KeyValue, wanted: KeyValue, plugin: str, version: str) -> None:
+    """Complain on both keys, as Connect does."""
+    error = versions.check(plugin, version, wanted.value)
+    if error is not None:
+        chosen.errors.append(error)
+        wanted.errors.append(error)
 
 
-def _check_converters(config: Mapping[str, str | None], values: Mapping[str, KeyValue]) -> Iterator[KeyValue]:
+def _check_converters(config: Mapping[str, str | None], values: Mapping[str, KeyValue], plugin: Plugin) -> Iterator[KeyValue]:
     """Check converter classes; yield the sub-keys of those the connector itself names."""
     header = values["header.converter"]
     if header.value is not None and header.value not in HEADER_CONVERTERS:
@@ -123,16 +118,22 @@ def _check_converters(config: Mapping[str, str | None], values: Mapping[str, Key
         if chosen.value is None:
             continue
         found = find_converter(chosen.value)
+        if found is None and chosen.value in plugin.names:
+            chosen.errors.append(f"Class class {plugin.name} does not implement the Converter interface")
+            continue
         if found is None:
             chosen.errors.append(str(ConfigError(chosen.key.name, chosen.value, f"Class {chosen.value} could not be found.")))
-        elif f"{role}.converter" in config:
+            continue
+        _check_version(chosen, values[f"{role}.converter.plugin.version"], found.java_class, KAFKA_VERSION)
+        if f"{role}.converter" in config:
             yield from _converter_values(role, found, config)
 
 
 def _converter_values(role: str, converter: ConverterPlugin, config: Mapping[str, str | None]) -> Iterator[KeyValue]:
     prefix = f"{role}.converter."
     for value in converter.config.validate(converter_settings(role, config)):
-        yield replace(value, key=replace(value.key, name=prefix + value.key.name))
+        key = replace(value.key, name=prefix + value.key.name, display_name=value.key.display_name or value.key.name)
+        yield replace(value, key=key)
 
 
 def converter_settings(role: str, config: Mapping[str, str | None]) -> dict[str, str | None]:

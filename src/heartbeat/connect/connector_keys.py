@@ -10,10 +10,13 @@ from heartbeat.config import Key, Type, at_least, non_empty, one_of
 from heartbeat.connect.converters import CONVERTERS
 from heartbeat.connect.plugins import Plugin
 
-_SIMPLE_HEADERS: Final = "org.apache.kafka.connect.storage.SimpleHeaderConverter"
+KAFKA_VERSION: Final = "4.1.0"
+"""The Connect version whose behaviour this worker has; clients gate features on it."""
+
+SIMPLE_HEADERS: Final = "org.apache.kafka.connect.storage.SimpleHeaderConverter"
 HEADER_CONVERTERS: Final = frozenset(
     {
-        _SIMPLE_HEADERS,
+        SIMPLE_HEADERS,
         "org.apache.kafka.connect.storage.StringConverter",
         "org.apache.kafka.connect.converters.ByteArrayConverter",
     }
@@ -50,6 +53,7 @@ def _errors(name: str, order: int, display_name: str, **rest: Any) -> Key:
 
 def _converter_keys(role: str, order: int, default: str | None, known: Sequence[str]) -> list[Key]:
     title = role.capitalize()
+    version = KAFKA_VERSION if default else None
     return [
         _common(
             f"{role}.converter",
@@ -67,7 +71,8 @@ def _converter_keys(role: str, order: int, default: str | None, known: Sequence[
             order + 1,
             f"{title} converter version",
             type=Type.STRING,
-            default=None,
+            default=version,
+            recommended=(version,) if version else (),
             importance="LOW",
             width="SHORT",
             doc=f"The version of the {role} converter to use.",
@@ -82,7 +87,7 @@ def framework_keys(plugin: Plugin | None, worker: Mapping[str, str]) -> list[Key
         *_identity_keys(plugin.task.VERSION if plugin else None),
         *_converter_keys("key", 6, worker.get("key.converter"), converters),
         *_converter_keys("value", 8, worker.get("value.converter"), converters),
-        *_converter_keys("header", 10, worker.get("header.converter", _SIMPLE_HEADERS), headers),
+        *_converter_keys("header", 10, worker.get("header.converter"), headers),
         *_CHAIN_KEYS,
         *_ERROR_KEYS,
         *_TOPIC_KEYS,

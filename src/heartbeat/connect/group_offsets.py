@@ -118,7 +118,7 @@ def _parse(entry: Mapping[str, Any]) -> tuple[TopicPartition, int | None]:
 def _parse_offset(offset: Mapping[str, Any] | None) -> int | None:
     if offset is None:
         return None
-    if offset.get("kafka_offset") is None:
+    if "kafka_offset" not in offset:
         raise BadRequest("The offset for a sink connector should either be null or contain the key 'kafka_offset'")
     value = _integer(
         offset["kafka_offset"],
@@ -134,4 +134,4 @@ def _integer(value: Any, refusal: str) -> int:
     try:
         return int(str(value))
     except ValueError:
-        raise BadRequest(refusal.format(value)) from None
+        raise BadRequest(refusal.format("null" if value is None else value)) from None

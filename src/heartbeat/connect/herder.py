@@ -135,8 +135,8 @@ class Herder:
         try:
             plugin = self.plugins.get(named)
         except BadRequest as error:
-            raise ConnectError(f"{ConnectError.java_name}: {error}") from error
-        if plugin_name not in plugin.names and not named.removesuffix("Connector").endswith(plugin_name.removesuffix("Connector")):
+            raise ConnectError(f"{BadRequest.java_name}: {ConnectError.java_name}: {error}") from error
+        if not named.removesuffix("Connector").endswith(plugin_name.removesuffix("Connector")):
             raise BadRequest(f"Included connector type {named} does not match request type {plugin_name}")
         return validate(config, plugin, self._properties)
 
@@ -306,7 +306,7 @@ class Herder:
         return record
 
     def _check(self, name: str, config: Config, *, insert_name: bool = True) -> dict[str, str]:
-        if config.get("name", name) != name:
+        if config.get("name") not in (None, name):
             raise BadRequest(f"Connector name configuration ({config['name']}) doesn't match connector name in the URL ({name})")
         if insert_name:
             config = {**config, "name": name}

@@ -32,13 +32,6 @@ class Progress:
             for partition, number in assigned.items()
         }
 
-    def start_at(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Note where partitions stand that have delivered nothing yet: there is nothing to commit below that."""
-        for partition, offset in positions.items():
-            known = self._partitions.get(partition)
-            if known is not None and known.applied is None:
-                known.applied = known.committed = offset
-
     def apply(self, next_offsets: Mapping[TopicPartition, int]) -> None:
         """Note that the task has applied everything below these offsets; partitions not assigned are ignored."""
         for partition, offset in next_offsets.items():

@@ -69,9 +69,9 @@ def offsets(body: bytes) -> list[dict[str, Any]] | None:
     for field in fields:
         if field != "offsets":
             raise ConnectError(f'Unrecognized field "{field}" (class ConnectorOffsets), not marked as ignorable')
-    if "offsets" not in fields:
+    if bytes(fields.get("offsets", b"null")).strip() == b"null":
         return None
-    entries = _decode(bytes(fields["offsets"]), list[dict[str, dict[str, Any] | None]] | None, "a list of offsets")
+    entries = _decode(bytes(fields["offsets"]), list[dict[str, dict[str, Any] | None]], "a list of offsets")
     return entries or None
 
 
@@ -94,6 +94,6 @@ def _scalar(raw: msgspec.Raw) -> str | None:
     if text[:1] in (b"{", b"["):
         raise ConnectError(f"Cannot deserialize value of type `java.lang.String` from {'Object' if text[:1] == b'{' else 'Array'} value")
     if text[:1] == b'"':
-        decoded: str = msgspec.json.decode(text)
+        decoded: str = _decode(text, str, "text")  # checked only now: Raw lets bad UTF-8 pass
         return decoded
     return text.decode()

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heartbeat import __version__
 from heartbeat.connect import requests, shapes
+from heartbeat.connect.connector_keys import KAFKA_VERSION
 from heartbeat.connect.group_offsets import GroupOffsets
 from heartbeat.connect.herder import Herder
 from heartbeat.connect.kafka import Admin
@@ -28,9 +29,6 @@ from heartbeat.connect.worker_config import WorkerConfig
 from heartbeat.errors import ConnectError, NotFound
 
 log = logging.getLogger(__name__)
-
-KAFKA_VERSION: Final = "4.1.0"
-"""The Connect version whose behaviour this worker has; clients gate features on it."""
 
 _CLUSTER_ID_TIMEOUT_S: Final = 3.0
 _MAX_BODY_BYTES: Final = 4 << 20
@@ -253,7 +251,7 @@ class Rest:
 
     def plugin_config(self, call: Call) -> Response:
         """GET /connector-plugins/{plugin}/config."""
-        return json_reply(shapes.plugin_config(self._herder.plugins, call.path["plugin"], self._config.given))
+        return json_reply(shapes.plugin_config(self._herder.plugins, call.path["plugin"]))
 
     def validate(self, call: Call) -> Response:
         """PUT /connector-plugins/{plugin}/config/validate: 200 even with errors."""

@@ -7,15 +7,13 @@ from typing import Any
 
 from heartbeat.config import Key
 from heartbeat.connect.api import TopicPartition
-from heartbeat.connect.connector_keys import HEADER_CONVERTERS, framework_keys
+from heartbeat.connect.connector_keys import HEADER_CONVERTERS, KAFKA_VERSION, framework_keys
 from heartbeat.connect.converters import CONVERTERS, find_converter
 from heartbeat.connect.herder import ConnectorStatus
 from heartbeat.connect.plugins import Plugins
 from heartbeat.connect.store import ConnectorRecord
 from heartbeat.connect.task import TaskId, TaskStatus
 from heartbeat.errors import NotFound
-
-CONVERTER_VERSION = "4.1.0"
 
 
 def info(record: ConnectorRecord) -> dict[str, Any]:
@@ -65,12 +63,12 @@ def plugins(known: Plugins, *, connectors_only: bool) -> list[dict[str, str]]:
     found = [{"class": plugin.name, "type": "sink", "version": plugin.task.VERSION} for plugin in known]
     if connectors_only:
         return found
-    found += [{"class": name, "type": "converter", "version": CONVERTER_VERSION} for name in sorted(CONVERTERS)]
-    found += [{"class": name, "type": "header_converter", "version": CONVERTER_VERSION} for name in sorted(HEADER_CONVERTERS)]
+    found += [{"class": name, "type": "converter", "version": KAFKA_VERSION} for name in sorted(CONVERTERS)]
+    found += [{"class": name, "type": "header_converter", "version": KAFKA_VERSION} for name in sorted(HEADER_CONVERTERS)]
     return found
 
 
-def plugin_config(known: Plugins, name: str, worker: Mapping[str, str]) -> list[dict[str, Any]]:
+def plugin_config(known: Plugins, name: str) -> list[dict[str, Any]]:
     """Return the keys of a plugin as a list of ConfigKeyInfo: a sink's own, then Connect's.
 
     Raises:
@@ -80,7 +78,7 @@ def plugin_config(known: Plugins, name: str, worker: Mapping[str, str]) -> list[
     converter = find_converter(name)
     keys: list[Key]
     if plugin is not None:
-        keys = [*plugin.task.CONFIG, *(key for key in framework_keys(plugin, worker) if key.name not in plugin.task.CONFIG)]
+        keys = [*plugin.task.CONFIG, *(key for key in framework_keys(plugin, {}) if key.name not in plugin.task.CONFIG)]
     elif converter is not None:
         keys = list(converter.config)
     else:

@@ -80,11 +80,11 @@ class FileStore(Store):
             stored = msgspec.json.decode(path.read_bytes(), type=_File)
         except FileNotFoundError:
             stored = _File()
-            self._check_writable()
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StartError(
                 f"config.storage.file={path} cannot be used: {error}. Mend it, or move it away to begin without it."
             ) from error
+        self._check_writable()
         self.records = {
             name: ConnectorRecord(name, kept.config, kept.target_state, kept.task_configs) for name, kept in stored.connectors.items()
         }
@@ -100,6 +100,7 @@ class FileStore(Store):
         fresh = self._path.with_name(self._path.name + ".new")
         # Configurations hold passwords: nobody but the owner may read them.
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # a file that a crash or a person left here keeps its mode when it is opened
             file.write(msgspec.json.format(msgspec.json.encode(stored), indent=2))
             file.flush()
             os.fsync(file.fileno())

@@ -141,12 +141,18 @@ class TaskRunner:
         self._consumer: Consumer
         self._progress = Progress()
         self._pending = Pending()
+        self._assigned: Mapping[TopicPartition, int] = {}
         self._failures = 0
         self._retry_at_s = 0.0
         self._next_commit_s = 0.0
         self._next_lookup_s = 0.0
         self._topics: list[str] = []
         self._retry_log = logs.Every(_RETRY_LOG_S)
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics this task has had records of."""
+        return frozenset() if self._forget_topics else self.status.topics
 
     @property
     def spec(self) -> TaskSpec:
@@ -185,7 +191,7 @@ class TaskRunner:
             self._wait_while_paused()
             if not self._stopping:
                 self._live()
-        except Exception as error:
+        except BaseException as error:
             log.error("Task %s failed and will not recover until it is restarted", self._spec.id, exc_info=error)
             self._set_status(State.FAILED, logs.format_trace(error))
             return
@@ -201,7 +207,7 @@ class TaskRunner:
         self._task = self._spec.plugin()
         try:
             self._task.start(self._spec.config, self._spec.context)
-            self._consumer = self._spec.feed.consumer(self._progress.committable)
+            self._consumer = self._spec.feed.consumer(self._committable)
             try:
                 self.open()
                 while not self._stopping:
@@ -209,7 +215,18 @@ class TaskRunner:
             finally:
                 self._leave()
         finally:
+            self._stop_plugin()
+
+    def _stop_plugin(self) -> None:
+        try:
             self._task.stop()
+        except Exception as error:
+            log.error("Task %s: the plugin failed to stop", self._spec.id, exc_info=error)
+
+    def _committable(self) -> Mapping[TopicPartition, int]:
+        """Return what a revocation may commit: of this very assignment, also if it came within the poll that is under way."""
+        self._progress.follow(self._consumer.assigned)
+        return self._progress.committable()
 
     def open(self) -> None:
         """Subscribe. Apart from ``turn`` so that tests can drive both."""
@@ -230,16 +247,24 @@ class TaskRunner:
         retry_in_s = self._retry_at_s - now if self._failures else POLL_S
         delivery = self._consumer.poll(min(POLL_S, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
         self._progress.committed(self._consumer.take_committed())
+        kept = self._kept()
         self._progress.follow(self._consumer.assigned)
-        if not delivery.messages:
-            self._progress.start_at(delivery.next_offsets)
-        # What was revoked is somebody else's now, and comes to them from the last commit.
-        kept = self._pending.only(self._consumer.assigned.keys())
         self._pending = kept.joined(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
         now = self._clock()
         if now >= self._retry_at_s:
             self._put(now)
         self._commit_if_due(now)
+
+    def _kept(self) -> Pending:
+        """Return what is pending of the assignments that still stand.
+
+        What was revoked is somebody else's now, and comes to them, or again to us, from the last commit.
+        """
+        assigned, before = self._consumer.assigned, self._assigned
+        self._assigned = assigned
+        if assigned is before or not self._pending.next_offsets:
+            return self._pending
+        return self._pending.only({partition for partition, number in assigned.items() if before.get(partition) == number})
 
     def _put(self, now: float) -> None:
         try:
@@ -271,7 +296,9 @@ class TaskRunner:
 
     def _note_topics(self) -> None:
         known = frozenset[str]() if self._forget_topics else self.status.topics
-        topics = known.union(topic for topic, _ in self._pending.next_offsets) if self._pending.messages else known
+        # The end of a log has an offset too, but no record: the messages are asked, once per topic that is new.
+        new = {topic for topic, _ in self._pending.next_offsets} - known if self._pending.messages else set()
+        topics = known.union(message.topic() for message in self._pending.messages) if new else known
         if topics != self.status.topics:
             self.status = TaskStatus(self.status.state, topics=topics)
         self._forget_topics = False

@@ -46,7 +46,7 @@ class Worker:
         if late:
             log.warning("Did not stop in time and were cancelled: %s", ", ".join(map(str, late)))
         for task, runner in stopping.items():
-            self._retired[task.connector] = self._retired.get(task.connector, frozenset()) | runner.status.topics
+            self._retired[task.connector] = self._retired.get(task.connector, frozenset()) | runner.topics
         self._runners = {task: runner for task, runner in self._runners.items() if task not in stopping}
         return not late
 
@@ -56,7 +56,7 @@ class Worker:
 
     def active_topics(self, connector: str) -> frozenset[str]:
         """Return the topics that tasks of this connector have had records of."""
-        live = (runner.status.topics for task, runner in self._runners.items() if task.connector == connector)
+        live = (runner.topics for task, runner in self._runners.items() if task.connector == connector)
         return self._retired.get(connector, frozenset()).union(*live)
 
     def forget_topics(self, connector: str) -> None:

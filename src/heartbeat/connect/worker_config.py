@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import javaproperties
 
 from heartbeat.config import ConfigDef, Key, Type, Validator, at_least, one_of
-from heartbeat.connect.connector_keys import HEADER_CONVERTERS
+from heartbeat.connect.connector_keys import HEADER_CONVERTERS, SIMPLE_HEADERS
 from heartbeat.connect.converters import find_converter
 from heartbeat.errors import InvalidConfig, WorkerFileError
 
@@ -66,7 +66,7 @@ WORKER_KEYS: Final = ConfigDef(
         _key(
             "header.converter",
             Type.CLASS,
-            "org.apache.kafka.connect.storage.SimpleHeaderConverter",
+            SIMPLE_HEADERS,
             "How headers are decoded where a connector does not say.",
             validator=_is_header_converter,
         ),
@@ -152,12 +152,21 @@ def load(path: Path | None, environment: Mapping[str, str]) -> WorkerConfig:
     if path is None and not from_environment:
         raise WorkerFileError("no worker properties: name a file, or set CONNECT_BOOTSTRAP_SERVERS and the other CONNECT_* variables")
     given = {**(_read(path) if path else {}), **from_environment}
-    given.setdefault("bootstrap.servers", "localhost:9092")
-    where = str(path) if path else "the environment (CONNECT_*)"
     try:
-        return WorkerConfig(given, WORKER_KEYS.load(given))
+        return parse(given)
     except InvalidConfig as error:
+        where = str(path) if path else "the environment (CONNECT_*)"
         raise WorkerFileError(f"{where} is not usable:\n" + "\n".join(f"  {reason}" for reason in error.errors)) from error
+
+
+def parse(given: Mapping[str, str]) -> WorkerConfig:
+    """Return the configuration that these properties are; connectors take their own defaults from it.
+
+    Raises:
+        InvalidConfig: with everything that is wrong.
+    """
+    given = {"bootstrap.servers": "localhost:9092", "header.converter": SIMPLE_HEADERS, **given}
+    return WorkerConfig(given, WORKER_KEYS.load(given))
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -137,7 +137,7 @@ def _worker_config(bootstrap: str, rest_port: int, directory: Path) -> worker_co
         # The mock broker holds an empty fetch for the whole wait.
         "consumer.fetch.max.wait.ms": "10",
     }
-    return worker_config.WorkerConfig(given, worker_config.WORKER_KEYS.load(given))
+    return worker_config.parse(given)
 
 
 def _send_beats(bootstrap: str, topic: str, every_s: float, stop: threading.Event) -> None:
