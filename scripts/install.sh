@@ -41,7 +41,7 @@ echo "Installing the locked versions into .venv ..." >&2
 if command -v uv >/dev/null; then
   groups=(--no-default-groups --inexact)
   [ "$what" = test ] && groups=(--group dev)
-  UV_PYTHON_DOWNLOADS=never uv sync --quiet --frozen --extra demo --python "$python" "${groups[@]}" || fail "uv could not install the locked versions; see above"
+  UV_PYTHON_DOWNLOADS=never uv sync --quiet --frozen --compile-bytecode --extra demo --python "$python" "${groups[@]}" || fail "uv could not install the locked versions; see above"
 else
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     fail "this Python has no venv or pip: apt install python3-venv (or install uv)"

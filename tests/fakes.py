@@ -108,7 +108,7 @@ class FakeConsumer:
         self.script: deque[Step] = deque()
         self.topics_known: list[str] = []
         self.answers_commits = True
-        self.paused = False
+        self._paused = False
         self.closed = 0
         self.polls: list[tuple[float, int]] = []
         self.commits: list[dict[TopicPartition, int]] = []
@@ -137,6 +137,10 @@ class FakeConsumer:
             self._acknowledged |= self._in_flight[1]
             self._in_flight = None
 
+    def is_paused(self) -> bool:
+        """Tell whether fetching is held."""
+        return self._paused
+
     # What the runner asks
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -157,10 +161,10 @@ class FakeConsumer:
         return step if isinstance(step, Delivery) else step(self) or Delivery()
 
     def pause(self) -> None:
-        self.paused = True
+        self._paused = True
 
     def resume(self) -> None:
-        self.paused = False
+        self._paused = False
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         self.journal.append(("commit", dict(offsets)))

@@ -29,7 +29,9 @@ def connect_standalone(files: tuple[Path, ...]) -> None:
     from heartbeat.connect import app
 
     if not files and not any(name.startswith("CONNECT_") for name in os.environ):
-        raise UsageError("heartbeat connect-standalone worker.properties [connector.json ...], or CONNECT_* variables instead of the file")
+        raise UsageError(
+            "usage: heartbeat connect-standalone worker.properties [connector.json ...]; CONNECT_* variables can stand for the file"
+        )
     app.run(files[0] if files else None, files[1:], os.environ)
 
 

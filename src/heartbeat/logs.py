@@ -23,6 +23,9 @@ _LEVELS = {
     "OFF": logging.CRITICAL + 10,
     "ALL": logging.NOTSET + 1,
 }
+KAFKA_CLIENT = "librdkafka"
+"""The logger of the Kafka client library. While a broker is away it says so several times a second."""
+_CLIENT_LINE_EVERY_S = 10.0
 _SHORTEST_SECRET = 3
 """Shorter values are not redacted: hiding every ``a`` makes a log unreadable and protects nothing."""
 
@@ -72,6 +75,8 @@ def set_up(level: str = "INFO") -> None:
     logging.basicConfig(level=_LEVELS.get(level.strip().upper(), logging.INFO), handlers=[handler], force=True)
     for chatty in ("uvicorn", "uvicorn.access", "uvicorn.error", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    client = logging.getLogger(KAFKA_CLIENT)
+    client.filters = [OncePer(_CLIENT_LINE_EVERY_S)]
 
 
 def format_trace(error: BaseException) -> str:
@@ -92,6 +97,25 @@ def _type_name(error: BaseException) -> str:
         return error.java_name
     cls = type(error)
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+class OncePer(logging.Filter):
+    """Passes a line only if none of its kind has passed for ``interval_s``; the kind is the line's first word and level.
+
+    For what a client library repeats for as long as a fault lasts.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        super().__init__()
+        self._interval_s = interval_s
+        self._kinds: dict[tuple[int, str], Every] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line is to be written."""
+        kind = (record.levelno, record.getMessage().partition(" ")[0])
+        if len(self._kinds) > 100:  # a bound, in case first words turn out not to be kinds
+            self._kinds.clear()
+        return self._kinds.setdefault(kind, Every(self._interval_s)).due(time.monotonic())
 
 
 class Every:

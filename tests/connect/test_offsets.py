@@ -16,7 +16,6 @@ EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("assign"), st.dictionaries(st.sampled_from([P, Q, R]), st.integers(1, 3))),
         st.tuples(st.just("apply"), SOME),
-        st.tuples(st.just("start"), SOME),
         st.tuples(st.just("committed"), SOME),
     ),
     max_size=30,
@@ -37,9 +36,6 @@ class Model:
     def apply(self, offsets: Mapping[TopicPartition, int]) -> None:
         self.applied |= {p: offset for p, offset in offsets.items() if p in self.assigned}
 
-    def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self.apply({p: offset for p, offset in offsets.items() if p not in self.applied})
-
 
 @given(EVENTS)
 def test_only_what_this_assignment_has_applied_is_ever_committable(events: list[tuple[str, dict[TopicPartition, int]]]) -> None:
@@ -52,9 +48,6 @@ def test_only_what_this_assignment_has_applied_is_ever_committable(events: list[
             case "apply":
                 progress.apply(offsets)
                 model.apply(offsets)
-            case "start":
-                progress.start_at(offsets)
-                model.start_at(offsets)
             case _:
                 progress.committed(offsets)
         committable = progress.committable()
@@ -71,8 +64,6 @@ def test_what_was_applied_stays_committable_until_the_group_holds_it(
     for event, offsets in events:
         if event == "apply":
             progress.apply(offsets)
-        elif event == "start":
-            progress.start_at(offsets)
     progress.committed(dict.fromkeys((P, Q, R), -1))
     progress.apply(last)
     assert progress.committable().items() >= last.items()
@@ -98,15 +89,6 @@ def test_an_assignment_that_stands_is_not_touched_when_others_change() -> None:
     assert progress.committable() == {P: 10}
 
 
-def test_a_position_without_records_is_not_worth_a_commit_but_the_first_record_after_it_is() -> None:
-    progress = Progress()
-    progress.follow({P: 1})
-    progress.start_at({P: 7})
-    assert progress.committable() == {}
-    progress.apply({P: 8})
-    assert progress.committable() == {P: 8}
-
-
 def test_a_late_answer_for_older_offsets_leaves_the_newer_ones_committable() -> None:
     progress = Progress()
     progress.follow({P: 1})
@@ -120,6 +102,5 @@ def test_a_late_answer_for_older_offsets_leaves_the_newer_ones_committable() -> 
 def test_nothing_is_known_before_the_first_assignment() -> None:
     progress = Progress()
     progress.apply({P: 3})
-    progress.start_at({P: 3})
     progress.committed({P: 3})
     assert progress.committable() == {}

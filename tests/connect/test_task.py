@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from tests.fakes import FakeConsumer, Stage, Where, end_of_log, eventually, records, stage, together
 
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.conversion import Tolerance
 from heartbeat.connect.converters import JsonConverter
 from heartbeat.connect.task import POLL_S, Pace, State, Subscription, backoff_s
 from heartbeat.errors import ConnectError, RetriableError
-from tests.fakes import FakeConsumer, Stage, Where, end_of_log, eventually, records, stage, together
 
 P, Q = TopicPartition("t", 0), TopicPartition("t", 1)
 CONNECT = "org.apache.kafka.connect.errors.ConnectException: "
@@ -34,6 +34,10 @@ def opened(*partitions: TopicPartition, **how: Any) -> Stage:
 def later(made: Stage) -> None:
     """Let the time of the next commit come."""
     made.clock.advance(11)
+
+
+def idle(_: FakeConsumer) -> None:
+    """Poll without any event."""
 
 
 # Order: put, progress, commit
@@ -118,10 +122,10 @@ def test_the_end_of_the_log_carries_the_offset_past_what_holds_no_records() -> N
     assert made.consumer.committable() == {P: 10}
 
 
-def test_the_end_of_an_empty_partition_is_not_committed() -> None:
+def test_the_end_of_an_empty_partition_is_committed_so_that_a_reset_to_latest_later_skips_nothing() -> None:
     made = opened(P)
     made.turn(end_of_log("t", 0, 7))
-    assert made.consumer.committable() == {}
+    assert made.consumer.committable() == {P: 7}
 
 
 def test_the_end_of_the_log_does_not_pass_for_applied_while_the_records_before_it_are_kept() -> None:
@@ -158,14 +162,14 @@ def test_a_retriable_error_keeps_the_records_pauses_and_puts_the_same_again() ->
     made = opened(P)
     made.sink.outcomes.extend([RetriableError("down"), RetriableError("down")])
     made.turn(records("t", 0, range(3)))
-    assert made.consumer.paused
+    assert made.consumer.is_paused()
     later(made)
     made.turn(idle)
     later(made)
     made.turn(idle)
     assert made.sink.puts == [at(range(3))] * 3
     assert made.told("commit") == [("commit", {P: 3})]
-    assert not made.consumer.paused
+    assert not made.consumer.is_paused()
     assert made.runner.status.state is State.RUNNING
 
 
@@ -192,10 +196,6 @@ def test_the_wait_that_the_plugin_asks_for_is_honoured() -> None:
     made.clock.advance(0.2)
     made.turn(idle)
     assert len(made.sink.puts) == 2
-
-
-def idle(_: FakeConsumer) -> None:
-    """Poll without any event."""
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 0.999])
@@ -292,7 +292,7 @@ def test_a_kept_batch_whose_partitions_are_all_gone_lifts_the_pause() -> None:
     later(made)
     made.turn(idle)
     assert made.sink.puts[-1] == []
-    assert not made.consumer.paused
+    assert not made.consumer.is_paused()
 
 
 def test_a_revocation_commits_what_is_applied_and_nothing_of_the_kept_batch() -> None:
@@ -342,7 +342,7 @@ def test_a_pause_commits_at_once_stops_fetching_and_goes_on_polling() -> None:
     made.runner.pause()
     made.turn(idle, idle)
     assert made.runner.status.state is State.PAUSED
-    assert made.consumer.paused
+    assert made.consumer.is_paused()
     assert made.consumer.commits == [{P: 3}]
     assert made.consumer.assigned.keys() == {P}
     assert len(made.consumer.polls) == 3
@@ -367,7 +367,7 @@ def test_a_resume_fetches_again_and_says_so() -> None:
     made.runner.resume()
     made.turn(records("t", 0, range(2)))
     assert made.runner.status.state is State.RUNNING
-    assert not made.consumer.paused
+    assert not made.consumer.is_paused()
     assert made.sink.puts[-1] == at(range(2))
 
 
@@ -379,7 +379,7 @@ def test_a_resume_does_not_lift_the_pause_of_a_kept_batch() -> None:
     made.turn(idle)
     made.runner.resume()
     made.turn(idle)
-    assert made.consumer.paused
+    assert made.consumer.is_paused()
     assert made.runner.status.state is State.RUNNING
 
 
@@ -391,7 +391,7 @@ def test_a_recovery_does_not_lift_an_operators_pause() -> None:
     made.clock.advance(2)
     made.turn(idle, idle)
     assert made.sink.puts[1] == at(range(3))
-    assert made.consumer.paused
+    assert made.consumer.is_paused()
     assert made.runner.status.state is State.PAUSED
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient
 
+from heartbeat import logs
 from heartbeat.connect.api import Message, TopicPartition
 from heartbeat.errors import ConnectError
 
@@ -80,7 +81,7 @@ class SinkConsumer:
             or properties.get("group.protocol", "").lower() == "consumer"
         )
         configured = {**properties, **_DEFAULTS, "error_cb": self._note_error, "on_commit": self._note_commit}
-        self._consumer = ck.Consumer(configured, logger=logging.getLogger("librdkafka"))
+        self._consumer = ck.Consumer(configured, logger=logging.getLogger(logs.KAFKA_CLIENT))
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Consume these topics, as a member of the group."""
@@ -152,7 +153,8 @@ class SinkConsumer:
         if error.fatal() or error.code() in _PERMANENT:
             self._fatal = error
         else:
-            log.warning("Kafka: %s (%s)", error.str(), error.name())
+            # Beside the library's own lines, which name the broker, and as seldom.
+            logging.getLogger(logs.KAFKA_CLIENT).warning("%s: %s", error.name(), error.str())
 
     def pause(self) -> None:
         """Stop fetching, stay a member. Partitions assigned later are paused too."""
@@ -311,7 +313,7 @@ class Admin:
 
     def _admin(self) -> AdminClient:
         if self._client is None:
-            self._client = AdminClient({**self._properties}, logger=logging.getLogger("librdkafka"))
+            self._client = AdminClient({**self._properties}, logger=logging.getLogger(logs.KAFKA_CLIENT))
         return self._client
 
 
@@ -339,7 +341,7 @@ class Sender:
     def __init__(self, properties: Mapping[str, str]) -> None:
         self._bootstrap = properties["bootstrap.servers"]
         settings = {"message.timeout.ms": str(int(_PRODUCE_TIMEOUT_S * 1000)), "linger.ms": "0", **properties}
-        self._producer = ck.Producer(settings, logger=logging.getLogger("librdkafka"))
+        self._producer = ck.Producer(settings, logger=logging.getLogger(logs.KAFKA_CLIENT))
 
     def send(self, topic: str, key: bytes | None, value: bytes) -> tuple[int, int]:
         """Send one record and return its (partition, offset).

@@ -136,6 +136,9 @@ def _worker_config(bootstrap: str, rest_port: int, directory: Path) -> worker_co
         "config.storage.file": str(directory / "connectors.json"),
         # The mock broker holds an empty fetch for the whole wait.
         "consumer.fetch.max.wait.ms": "10",
+        # It lets nobody into a group that its last member has left until that member's session would have ended: a restart waits that long.
+        "consumer.session.timeout.ms": "3000",
+        "consumer.heartbeat.interval.ms": "1000",
     }
     return worker_config.parse(given)
 
