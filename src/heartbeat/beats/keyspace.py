@@ -179,6 +179,7 @@ def _connection(server: Server) -> _Connection:
         "password": server.password,
         "socket_timeout": server.timeout_s,
         "socket_connect_timeout": server.timeout_s,
+        "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "redis-heartbeat-sink",
         "protocol": 2,
