@@ -15,7 +15,8 @@ fail() {
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+  # A .venv that is there is kept, whatever it was made from: replacing its Python would empty it under somebody's feet.
+  for candidate in ${PYTHON:-.venv/bin/python python3 python3.13 python3.12 python3.11}; do
     if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       command -v "$candidate"
       return
@@ -45,9 +46,13 @@ if command -v uv >/dev/null; then
 else
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     fail "this Python has no venv or pip: apt install python3-venv (or install uv)"
-  [ -x .venv/bin/pip ] || "$python" -m venv .venv || fail "could not make .venv: apt install python3-venv"
-  .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements" &&
-    .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ||
+  if [ -x .venv/bin/python ]; then # made by uv once, which puts no pip into it
+    [ -x .venv/bin/pip ] || .venv/bin/python -m ensurepip --upgrade >/dev/null
+  else
+    "$python" -m venv .venv || fail "could not make .venv: apt install python3-venv"
+  fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements" &&
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ||
     fail "pip could not install the locked versions; see above"
 fi
 fingerprint >"$stamp"

@@ -46,7 +46,7 @@ class Assembly:
         Raises:
             BadRequest: the stored config is not valid with this worker's plugins.
         """
-        plugin = self._plugins.get(config["connector.class"])
+        plugin = self._plugins.get(config.get("connector.class", ""))
         validation = validate(config, plugin, self._worker.given)
         validation.check()
         parsed = validation.parsed()

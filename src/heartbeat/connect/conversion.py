@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from heartbeat import logs
 from heartbeat.connect.api import Batch, Message, TopicPartition
 from heartbeat.connect.converters import Converter
 from heartbeat.errors import ConnectError, DataError
 
 log = logging.getLogger(__name__)
+
+_SKIP_LOG_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Conversion:
         self._value = value
         self._tolerance = tolerance
         self.skipped = 0
+        self._skip_log = logs.Every(_SKIP_LOG_S)
 
     def convert(self, messages: Sequence[Message], next_offsets: Mapping[TopicPartition, int]) -> Pending:
         """Run the converters that can fail, once per record.
@@ -89,12 +94,20 @@ class Conversion:
             except DataError as error:
                 if not self._tolerance.skip:
                     raise ConnectError("Tolerance exceeded in error handler") from error
-                self.skipped += 1
+                self._skip(message, error)
                 continue
             good.append(message)
             keys.append(key)
             values.append(value)
         return Pending(good, keys, values, next_offsets)
+
+    def _skip(self, message: Message, error: DataError) -> None:
+        self.skipped += 1
+        if self._skip_log.due(time.monotonic()):
+            log.warning(
+                "Task %s has skipped %d record(s) that do not decode (errors.tolerance=all), the last in %s-%d at offset %d: %s",
+                *(self._task, self.skipped, message.topic(), message.partition(), message.offset(), error),
+            )
 
     def batch(self, pending: Pending) -> Batch:
         """Return the columns a plugin sees."""

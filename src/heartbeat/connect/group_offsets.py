@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -109,6 +110,7 @@ def _parse(entry: Mapping[str, Any]) -> tuple[TopicPartition, int | None]:
         raise BadRequest("Kafka partitions must be valid numbers and may not be null")
     number = _integer(
         partition["kafka_partition"],
+        32,
         "Failed to parse the following Kafka partition value in the provided offsets: '{}'. "
         "Partition values for sink connectors need to be integers.",
     )
@@ -122,6 +124,7 @@ def _parse_offset(offset: Mapping[str, Any] | None) -> int | None:
         raise BadRequest("The offset for a sink connector should either be null or contain the key 'kafka_offset'")
     value = _integer(
         offset["kafka_offset"],
+        64,
         "Failed to parse the following Kafka offset value in the provided offsets: '{}'. "
         "Offset values for sink connectors need to be integers.",
     )
@@ -130,8 +133,9 @@ def _parse_offset(offset: Mapping[str, Any] | None) -> int | None:
     return value
 
 
-def _integer(value: Any, refusal: str) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        raise BadRequest(refusal.format("null" if value is None else value)) from None
+def _integer(value: Any, bits: int, refusal: str) -> int:
+    """Read what Java's ``parseInt`` and ``parseLong`` read; Python's ``int`` also takes blanks, underscores and any size."""
+    text = str(value)
+    if re.fullmatch(r"[+-]?[0-9]{1,19}", text) and -(1 << bits - 1) <= int(text) < 1 << bits - 1:
+        return int(text)
+    raise BadRequest(refusal.format("null" if value is None else value))

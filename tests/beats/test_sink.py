@@ -1,0 +1,282 @@
+"""The sink against a real Redis: which keys it writes, what it logs, and what it does when Redis is away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from heartbeat.beats import sink
+from heartbeat.beats.keyspace import Keyspace, Server
+from heartbeat.beats.sink import HeartbeatSink
+from heartbeat.connect.api import NO_TIMESTAMP, Batch, TaskContext
+from heartbeat.embedded.ports import free_port
+from heartbeat.embedded.redis import EmbeddedRedis
+from heartbeat.errors import ConnectError, RetriableError
+
+TASK_LOG = "com.example.RedisHeartbeatSinkTask"
+COMPOSE = ("redis", 6379)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A consumed record."""
+
+    stamp: int
+    name: str | None = None
+
+    def topic(self) -> str:
+        return "t"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 0
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0 if self.stamp == NO_TIMESTAMP else 1), self.stamp
+
+    def key(self) -> bytes | None:
+        return None if self.name is None else self.name.encode()
+
+    def value(self) -> bytes | None:
+        return b"beat"
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return None
+
+
+def batch(*stamps: int, keys: Sequence[str] = ()) -> Batch:
+    messages = [Message(stamp) for stamp in stamps]
+    return Batch(messages, lambda: list(keys), lambda: ["beat"] * len(messages), {})
+
+
+@dataclass(slots=True)
+class Clock:
+    """The clocks of the sink's module: one that a test moves, and the real time of day unless it is set."""
+
+    seconds: float = 1000.0
+    wall_ms: int | None = None
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def time_ns(self) -> int:
+        return time.time_ns() if self.wall_ms is None else self.wall_ms * 1_000_000
+
+
+@dataclass(slots=True)
+class Bench:
+    """A started sink, its clock, and a look at its Redis."""
+
+    task: HeartbeatSink
+    clock: Clock
+    redis: Keyspace
+    lines: list[tuple[str, str]] = field(default_factory=list)
+
+    def put(self, *stamps: int, at: float | None = None, keys: Sequence[str] = ()) -> None:
+        if at is not None:
+            self.clock.seconds = at
+        self.task.put(batch(*stamps, keys=keys))
+
+    def get(self, key: str = "heartbeat") -> int | None:
+        value = self.redis.execute("GET", key)
+        return None if value is None else int(value)
+
+    def said(self, level: str) -> list[str]:
+        return [message for kind, message in self.lines if kind == level]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+class Lines(logging.Handler):
+    """Keeps what the task logs."""
+
+    def __init__(self, into: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self._into = into
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._into.append((record.levelname, record.getMessage()))
+
+
+@pytest.fixture
+def bench(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    redis = Keyspace(Server(server.host, server.port))
+    redis.execute("FLUSHALL")
+    clock = Clock()
+    monkeypatch.setattr(sink, "time", clock)
+    bench = Bench(HeartbeatSink(), clock, redis)
+    handler = Lines(bench.lines)
+    logging.getLogger(TASK_LOG).addHandler(handler)
+    logging.getLogger(TASK_LOG).setLevel(logging.INFO)
+    yield bench
+    bench.task.stop()
+    logging.getLogger(TASK_LOG).removeHandler(handler)
+    redis.close()
+
+
+def start(bench: Bench, server: EmbeddedRedis, **config: str) -> Bench:
+    given: dict[str, str | None] = {name.replace("_", "."): text for name, text in config.items()}
+
+    def resolve(host: str, port: int) -> tuple[str, int]:
+        return (server.host, server.port) if (host, port) == COMPOSE else (host, port)
+
+    bench.task.start(HeartbeatSink.CONFIG.load(given), TaskContext("c", 0, resolve))
+    return bench
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def test_a_beat_sets_the_key_to_its_time_with_its_deadline(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms() - 5_000
+    bench.put(beat - 3, beat, beat - 1)
+    assert bench.get() == beat
+    ttl_ms: Any = bench.redis.execute("PTTL", "heartbeat")
+    assert 0 < ttl_ms <= 55_000
+
+
+def test_key_ttl_and_database_are_those_of_the_config(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="pump:7", redis_ttl="3600", redis_database="3")
+    beat = now_ms()
+    bench.put(beat)
+    assert bench.get("pump:7") is None
+    third = Keyspace(Server(server.host, server.port, 3))
+    assert third.execute("GET", "pump:7") == str(beat).encode()
+    assert 3590 <= third.ttl_s("pump:7") <= 3600
+    third.execute("FLUSHDB")
+    third.close()
+
+
+def test_an_older_beat_does_not_take_back_a_newer_one(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms()
+    bench.put(beat)
+    bench.put(beat - 10_000)
+    assert bench.get() == beat
+
+
+def test_a_record_without_a_time_is_a_beat_of_now(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    before = now_ms()
+    bench.put(NO_TIMESTAMP)
+    assert before <= (bench.get() or 0) <= now_ms()
+
+
+def test_a_clock_in_the_future_does_not_make_a_source_immortal(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.put(now_ms() + 3_600_000)
+    ttl_ms: Any = bench.redis.execute("PTTL", "heartbeat")
+    assert 55_000 < ttl_ms <= 62_000
+
+
+def test_a_beat_past_its_deadline_writes_nothing_and_kills_nobody(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.put(now_ms() - 60_001)
+    assert bench.get() is None
+    beat = now_ms()
+    bench.redis.execute("SET", "heartbeat", str(beat))
+    bench.put(now_ms() - 3_600_000)
+    assert bench.get() == beat
+
+
+def test_an_empty_batch_writes_nothing(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.put()
+    assert bench.get() is None
+    assert bench.lines == []
+
+
+def test_processing_time_is_the_moment_of_processing(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, heartbeat_time="processing")
+    before = now_ms()
+    bench.put(now_ms() - 3_600_000, now_ms() + 3_600_000)
+    assert before <= (bench.get() or 0) <= now_ms()
+    assert bench.said("WARNING") == []
+
+
+def test_success_is_said_once_a_second_with_all_records_since_the_last_line(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms()
+    for at, count in ((1000.0, 1), (1000.2, 2), (1000.9, 3), (1001.0, 4), (1001.5, 5), (1001.9, 6)):
+        bench.put(*[beat] * count, at=at)
+    line = "Successfully processed {} records and updated Redis heartbeat"
+    assert bench.said("INFO") == [line.format(1), line.format(9)]
+    bench.put(at=1002.0)
+    assert bench.said("INFO")[2:] == [line.format(11)]
+    bench.put(at=1010.0)
+    assert len(bench.said("INFO")) == 3
+
+
+def test_records_not_yet_told_are_told_when_the_task_stops(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.put(now_ms(), at=1000.0)
+    bench.put(now_ms(), now_ms(), at=1000.1)
+    bench.task.stop()
+    assert bench.said("INFO")[-1] == "Successfully processed 2 records and updated Redis heartbeat"
+
+
+def test_beats_that_arrive_expired_warn_once_a_minute_and_name_the_way_out(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.clock.wall_ms = now_ms()
+    for at in (1000.0, 1001.0, 1059.9, 1060.0, 1119.0):
+        bench.put(bench.clock.wall_ms - 60_000 - 12_300, at=at)
+    warnings = bench.said("WARNING")
+    assert len(warnings) == 2
+    assert "12.3 s" in warnings[0]
+    assert "heartbeat.time=processing" in warnings[0]
+    assert bench.said("INFO") == []
+
+
+def test_a_template_makes_a_key_for_each_source(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="${key}")
+    beat = now_ms()
+    bench.put(beat - 2, beat - 1, beat, keys=["a", "ü", "a"])
+    assert (bench.get("a"), bench.get("ü")) == (beat, beat - 1)
+
+
+def test_redis_that_is_away_is_no_reason_to_fail_at_the_start_but_keeps_the_batch(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_host="127.0.0.1", redis_port=str(free_port()))
+    assert "Redis does not answer yet" in bench.said("WARNING")[0]
+    with pytest.raises(RetriableError):
+        bench.put(now_ms())
+    bench.task.stop()
+    assert bench.said("INFO") == []
+
+
+def test_a_batch_put_again_after_a_fault_is_counted_once(bench: Bench, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(bench, server)
+    beat = now_ms()
+    bench.redis.execute("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(RetriableError, match="maxmemory"):
+            bench.put(beat, beat)
+    finally:
+        bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
+    assert bench.said("INFO") == []
+    bench.put(beat, beat)
+    assert bench.get() == beat
+    assert bench.said("INFO") == ["Successfully processed 2 records and updated Redis heartbeat"]
+
+
+def test_redis_that_refuses_us_is_a_reason_to_fail_at_the_start(bench: Bench, server: EmbeddedRedis) -> None:
+    with pytest.raises(ConnectError, match="invalid username-password pair") as caught:
+        start(bench, server, redis_username="nobody", redis_password="hunter2")
+    assert not isinstance(caught.value, RetriableError)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_task_that_never_started_can_be_stopped() -> None:
+    HeartbeatSink().stop()
