@@ -90,7 +90,7 @@ def redis(host: str | None, port: int | None, database: int, password: str | Non
     host = host or (running.redis_host if running else "127.0.0.1")
     server = Server(host, port or (running.redis_port if running else 6379), database, username, password)
     text, failed = console.run(server, command, raw=not sys.stdout.isatty())
-    print(text)
+    click.echo(text, nl=False)
     return 1 if failed else 0
 
 

@@ -359,7 +359,7 @@ LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
         replies({"INFO": LOADING}),
         replies({"INFO": HANG}),
         replies({"INFO": b"$500\r\n# Server\r\n"}),
-        lambda _, words: HANG,
+        lambda *_: HANG,
     ],
     ids=["loading", "loading INFO", "silent INFO", "half an INFO", "silence"],
 )
@@ -503,8 +503,15 @@ def test_without_verification_any_certificate_will_do(tls: tuple[int, Path], ope
     assert keyspace.ttl_s("heartbeat") > 0
 
 
-def test_a_file_that_is_missing_needs_a_person(tls: tuple[int, Path], opened: Callable[..., Keyspace], tmp_path: Path) -> None:
-    assert "No such file" in permanent(opened("localhost", tls[0], tls=Tls(ca=str(tmp_path / "none.pem"))).check)
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_certificate_that_cannot_be_read_needs_a_person(opened: Callable[..., Keyspace], tmp_path: Path, content: str | None) -> None:
+    """Also while the server is away: its coming back would change nothing."""
+    path = tmp_path / "own.pem"
+    if content is not None:
+        path.write_text(content)
+    for files in (Tls(ca=str(path)), Tls(certificate=str(path))):
+        told = permanent(opened("localhost", free_port(), tls=files).check)
+        assert f"The TLS files for Redis cannot be used ({path}): " in told
 
 
 def test_a_server_that_asks_for_a_certificate_gets_ours(tmp_path: Path, opened: Callable[..., Keyspace]) -> None:

@@ -109,7 +109,8 @@ def test_an_empty_body_is_refused_even_for_an_unknown_connector(body: Any) -> No
 @pytest.mark.parametrize("target", [TargetState.PAUSED])
 def test_a_connector_that_is_not_stopped_keeps_its_offsets(target: TargetState) -> None:
     world = World(target)
-    for call in (lambda: world.offsets.alter("c", [entry(0, 1)]), lambda: world.offsets.reset("c")):
+    calls: list[Callable[[], object]] = [lambda: world.offsets.alter("c", [entry(0, 1)]), lambda: world.offsets.reset("c")]
+    for call in calls:
         with pytest.raises(BadRequest, match="Connectors must be in the STOPPED state before their offsets can be modified"):
             call()
     assert world.group == {P: 5, Q: 6}

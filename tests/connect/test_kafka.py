@@ -19,7 +19,8 @@ from heartbeat.errors import ConnectError
 
 FETCH, OFFSET_COMMIT, JOIN_GROUP = 1, 8, 11
 TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED, TRANSPORT, REBALANCE_IN_PROGRESS = 29, 30, -195, 27
-SESSION_TIMEOUT_MS = 3000
+SESSION_TIMEOUT_MS = 2000
+"""The mock broker ends a rebalance only this, less a second, after its first join, however many have joined by then."""
 
 
 @pytest.fixture
@@ -343,6 +344,21 @@ def test_leaving_with_nothing_to_commit_does_not_wait_for_a_broker_that_is_down(
     only.until(lambda: len(only.applied) >= 3 and not only.progress.committable(), "records, committed", commit=True)
     broker.set_down()
     close(only.consumer, timeout_s=SESSION_TIMEOUT_MS / 1000 + 20)
+
+
+def test_leaving_with_a_commit_under_way_ends_when_the_broker_is_back(broker: EmbeddedBroker, sender: Sender) -> None:
+    # The client waits for that commit without a limit (measured: 150 s and more), so this close() is not bounded by itself.
+    sender.send("one", 3)
+    only = Member(broker, "one")
+    only.until(lambda: len(only.applied) >= 3, "the records")
+    broker.set_down()
+    only.consumer.commit({TopicPartition("one", 0): 3})
+    only.consumer.wait_for_commit(0.2)
+    thread = threading.Thread(target=only.consumer.close, daemon=True)
+    thread.start()
+    broker.set_up()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
 
 
 def test_a_cluster_that_never_answers_fails_nothing_and_holds_no_close(broker: EmbeddedBroker) -> None:

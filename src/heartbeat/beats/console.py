@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from heartbeat.beats.keyspace import Keyspace, Server
 
+_ESCAPES: Final = {ord("\\"): "\\\\", ord('"'): '\\"', 7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 13: "\\r"}
 
-def run(server: Server, command: Sequence[str], *, raw: bool) -> tuple[str, bool]:
-    """Return the printed reply, and whether it is an error.
+# Redis tells "simple" strings, which redis-cli prints without quotes, from others; the client library does not pass that on.
+_SIMPLE: Final = {
+    "auth", "bgrewriteaof", "bgsave", "discard", "failover", "flushall", "flushdb", "hmset", "lset", "ltrim", "migrate", "mset", "multi",
+    "pfmerge", "psetex", "quit", "rename", "replicaof", "reset", "restore", "save", "select", "setex", "shutdown", "slaveof", "swapdb",
+    "type", "unwatch", "watch",
+}  # fmt: skip
+_SIMPLE_OF: Final = {
+    "acl": {"load", "save", "setuser"},
+    "client": {"no-evict", "no-touch", "pause", "reply", "setinfo", "setname", "unpause"},
+    "config": {"resetstat", "rewrite", "set"},
+    "function": {"delete", "flush", "kill", "restore"},
+    "latency": {"reset"},
+    "memory": {"purge"},
+    "script": {"flush", "kill"},
+    "slowlog": {"reset"},
+    "xgroup": {"create", "setid"},
+}
+# Text for people, which redis-cli prints as it is, without another line's end.
+_RAW: Final = {"info", "lolwut"}
+_RAW_OF: Final = {
+    "client": {"info", "list"},
+    "cluster": {"info", "nodes"},
+    "latency": {"doctor", "graph"},
+    "memory": {"doctor", "malloc-stats"},
+}
+
+
+def run(server: Server, command: Sequence[str], *, raw: bool) -> tuple[bytes, bool]:
+    """Return what to print, and whether the reply is an error. ``raw`` is how redis-cli prints into a pipe.
 
     Raises:
         ConnectError: Redis did not answer, or refuses us.
@@ -19,30 +47,51 @@ def run(server: Server, command: Sequence[str], *, raw: bool) -> tuple[str, bool
         reply = keyspace.execute(*command)
     finally:
         keyspace.close()
-    return (plain(reply) if raw else pretty(reply)), isinstance(reply, Exception)
+    failed = isinstance(reply, Exception)
+    name, *rest = (word.lower() for word in command)
+    if _is_for_people(name, rest):
+        return plain(reply), failed
+    if raw:
+        return plain(reply) + b"\n", failed
+    if isinstance(reply, bytes) and _is_simple(name, rest):
+        return reply + b"\n", failed
+    return f"{pretty(reply)}\n".encode(), failed
 
 
-def plain(reply: Any) -> str:
-    """Return a reply as redis-cli prints it into a pipe."""
+def _is_for_people(name: str, rest: Sequence[str]) -> bool:
+    return name in _RAW or (rest[:1] != [] and rest[0] in _RAW_OF.get(name, ()))
+
+
+def _is_simple(name: str, rest: Sequence[str]) -> bool:
+    if name == "set":
+        return "get" not in rest[2:]
+    if name == "ping":
+        return not rest
+    return name in _SIMPLE or (rest[:1] != [] and rest[0] in _SIMPLE_OF.get(name, ()))
+
+
+def plain(reply: Any) -> bytes:
+    """Return a reply as redis-cli prints it into a pipe, without the last line's end."""
     if isinstance(reply, list):
-        return "\n".join(plain(item) for item in reply)
+        return b"\n".join(plain(item) for item in reply)
     if isinstance(reply, Exception):
-        return str(reply)
-    return "" if reply is None else _text(reply)
+        return f"{_error(reply)}\n".encode()
+    if reply is None:
+        return b""
+    return reply if isinstance(reply, bytes) else str(reply).encode()
 
 
 def pretty(reply: Any, indent: str = "") -> str:
-    """Return a reply as redis-cli prints it on a terminal."""
+    """Return a reply as redis-cli prints it on a terminal, without the last line's end."""
     if reply is None:
         return "(nil)"
     if isinstance(reply, Exception):
-        return f"(error) {reply}"
+        return f"(error) {_error(reply)}"
     if isinstance(reply, int):
         return f"(integer) {reply}"
     if isinstance(reply, list):
         return _pretty_list(reply, indent)
-    text = _text(reply)
-    return text if "\n" in text or text in {"OK", "PONG"} else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + "".join(_escaped(byte) for byte in bytes(reply)) + '"'
 
 
 def _pretty_list(items: list[Any], indent: str) -> str:
@@ -56,5 +105,11 @@ def _pretty_list(items: list[Any], indent: str) -> str:
     return "\n".join(lines)
 
 
-def _text(reply: Any) -> str:
-    return reply.decode("utf-8", "backslashreplace") if isinstance(reply, bytes) else str(reply)
+def _escaped(byte: int) -> str:
+    return _ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}")
+
+
+def _error(error: Exception) -> str:
+    """Return the server's own words: the library has cut off the first one where it knows it."""
+    code = getattr(error, "status_code", None)
+    return f"{code} {error}" if code else str(error)

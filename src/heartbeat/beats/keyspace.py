@@ -85,8 +85,10 @@ class Keyspace:
 
         Raises:
             RetriableError: it does not answer, or not yet.
-            ConnectError: it refuses us for good, or is too old.
+            ConnectError: it refuses us for good, is too old, or our TLS files cannot be used.
         """
+        if self._server.tls is not None:
+            _check_files(self._server.tls)
         with self._faults():
             self._ensure_connected()
 
@@ -195,6 +197,19 @@ def _connection(server: Server) -> _Connection:
             "ssl_check_hostname": server.tls.verify,
         }
     return kind(**settings)
+
+
+def _check_files(tls: Tls) -> None:
+    """Load what redis-py would load at every attempt: there a missing file looks like a server that is away."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if tls.ca:
+            context.load_verify_locations(tls.ca)
+        if tls.certificate:
+            context.load_cert_chain(tls.certificate, tls.key, password="")  # without one, OpenSSL would ask at the terminal
+    except OSError as error:
+        files = ", ".join(file for file in (tls.ca, tls.certificate, tls.key) if file)
+        raise ConnectError(f"The TLS files for Redis cannot be used ({files}): {error}") from error
 
 
 def _passes(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from heartbeat.connect.requests import Config, CreateRequest
 from heartbeat.connect.store import ConnectorRecord, Store, TargetState
 from heartbeat.connect.task import State, TaskId, TaskStatus
 from heartbeat.connect.worker import Worker
-from heartbeat.errors import AlreadyExists, BadRequest, ConnectError, NotFound, RequestTimeout
+from heartbeat.errors import AlreadyExists, BadRequest, ConnectError, HeartbeatError, NotFound, RequestTimeout
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ class Herder:
     def _start(self, task: TaskId, *, paused: bool) -> None:
         try:
             spec = self._assembly.build(task, self._store.records[task.connector].task_configs[task.number])
-        except ConnectError as error:
+        except HeartbeatError as error:  # also InvalidConfig: the worker's own settings for a converter may be wrong
             log.error("Connector %s cannot start", task.connector, exc_info=error)
             self._failures[task.connector] = logs.format_trace(error)
             return

@@ -1,0 +1,59 @@
+"""Measures all figures, or those named, and writes them to ``bench/RESULTS.md``. It never judges by its exit code.
+
+Usage: ``python -m bench.run [figure ...]``; on loopback only, within ten minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import redis
+from tests.real.parts import kafka_4_1, redis_server
+
+from bench import machine, results
+from bench.catch_up import catch_up
+from bench.cold_start import cold_start
+from bench.idle import idle
+from bench.latency import latency
+from bench.results import Section
+from bench.setting import Setting
+from bench.startup import first_beat, rest
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+FIGURES: dict[str, Callable[[Setting], Section]] = {
+    "startup": rest,
+    "first-beat": first_beat,
+    "idle": idle,
+    "latency": latency,
+    "cold-start": cold_start,
+    "catch-up": catch_up,
+}
+
+
+def main(names: Sequence[str]) -> int:
+    """Measure the named figures, all if none is named."""
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        print(f"no such figure: {', '.join(unknown)}; there are {', '.join(FIGURES)}", file=sys.stderr)
+        return 1
+    description = machine.describe()
+    print(description)
+    with tempfile.TemporaryDirectory(prefix="heartbeat-bench-") as scratch:
+        directory = Path(scratch)
+        with kafka_4_1(directory / "kafka") as kafka, redis_server(directory / "redis") as server:
+            setting = Setting(kafka, redis.Redis(port=server.port), server.port, directory)
+            for name in names or FIGURES:
+                setting.redis.flushall()
+                watch = machine.Watch()
+                section = FIGURES[name](setting)
+                rendered = results.render(section, watch.conditions())
+                print(f"\n{rendered}", flush=True)
+                results.update(RESULTS, description, {name: rendered}, list(FIGURES))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
