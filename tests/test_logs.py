@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import re
 import subprocess
@@ -178,3 +179,11 @@ logging.getLogger("uvicorn.access").info("never")
     done = subprocess.run([sys.executable, "-c", program, level], capture_output=True, text=True, timeout=30, check=True)
     assert done.stderr == ""
     assert {row.split()[3] for row in done.stdout.splitlines()} == shown
+
+
+@pytest.mark.parametrize("secret", ['pa"ss\\word', "line\nbreak", "zo\u00ebs'secret"])
+def test_a_secret_is_hidden_however_it_was_quoted(secret: str) -> None:
+    redactor = Redactor()
+    redactor.add([secret])
+    for shown in (secret, repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)):
+        assert redactor.clean(f"<{shown}>").strip("<>\"'") == "[hidden]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -40,7 +41,7 @@ class Redactor:
     def add(self, secrets: Iterable[str]) -> None:
         """Hide these values from now on."""
         with self._lock:
-            known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}.union(self._secrets)
+            known = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}.union(self._secrets)
             # Longest first: a secret that contains another must go as a whole.
             self._secrets = tuple(sorted(known, key=len, reverse=True))
 
@@ -49,6 +50,11 @@ class Redactor:
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return text
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a secret as it stands in text: plain, in Python's quotes, in JSON's."""
+    return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
 
 
 secrets = Redactor()

@@ -19,13 +19,32 @@ JSON = "org.apache.kafka.connect.json.JsonConverter"
 PLUGIN = Plugin("heartbeat.beats.sink.HeartbeatSink", HeartbeatSink)
 WORKER = {"bootstrap.servers": "b:1", "key.converter": STRINGS, "value.converter": STRINGS}
 VALID: dict[str, str | None] = {"name": "c", "connector.class": "RedisHeartbeatSink", "topics": "t"}
-FRAMEWORK = """
-    name connector.class connector.plugin.version tasks.max tasks.max.enforce key.converter key.converter.plugin.version
-    value.converter value.converter.plugin.version header.converter header.converter.plugin.version transforms predicates
-    config.action.reload errors.retry.timeout errors.retry.delay.max.ms errors.tolerance errors.log.enable
-    errors.log.include.messages topics topics.regex errors.deadletterqueue.topic.name
-    errors.deadletterqueue.topic.replication.factor errors.deadletterqueue.context.headers.enable
-""".split()
+FRAMEWORK = [
+    "name",
+    "connector.class",
+    "connector.plugin.version",
+    "tasks.max",
+    "tasks.max.enforce",
+    "key.converter",
+    "key.converter.plugin.version",
+    "value.converter",
+    "value.converter.plugin.version",
+    "header.converter",
+    "header.converter.plugin.version",
+    "transforms",
+    "predicates",
+    "config.action.reload",
+    "errors.retry.timeout",
+    "errors.retry.delay.max.ms",
+    "errors.tolerance",
+    "errors.log.enable",
+    "errors.log.include.messages",
+    "topics",
+    "topics.regex",
+    "errors.deadletterqueue.topic.name",
+    "errors.deadletterqueue.topic.replication.factor",
+    "errors.deadletterqueue.context.headers.enable",
+]
 ORIGINALS = {"redis.host": "redis", "redis.port": "6379", "redis.key": "heartbeat", "redis.ttl": "60", "redis.database": "0"}
 
 

@@ -248,6 +248,20 @@ def test_a_paused_member_stays_paused_over_a_rebalance_and_keeps_its_membership(
         assert len(first.applied) == len(sender.sent)
 
 
+def test_partitions_that_a_paused_member_never_had_before_are_paused_too(broker: EmbeddedBroker, sender: Sender) -> None:
+    sender.send("one", 3)
+    with member(broker, "one") as only:
+        only.consumer.pause()
+        only.until(lambda: only.consumer.assigned, "an assignment")
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            only.turn()
+        assert only.applied == []
+        only.consumer.resume()
+        only.until(lambda: len(only.applied) >= 3, "the records")
+        assert only.applied == sender.sent
+
+
 def test_a_pause_loses_nothing_of_what_was_fetched_ahead(broker: EmbeddedBroker, sender: Sender) -> None:
     sender.send("one", 100)
     with member(broker, "one") as only:

@@ -71,8 +71,16 @@ class GroupOffsets:
             known = self._admin.group_offsets(group)
             changed = {**{partition: offset for partition, offset in known.items() if partition not in removed}, **changed}
             self._admin.delete_group(group)
-        if changed:
-            self._admin.alter_group_offsets(group, changed)
+        try:
+            if changed:
+                self._admin.alter_group_offsets(group, changed)
+        except ConnectError as error:
+            if not removed:
+                raise
+            rest = ", ".join(f"{partition.topic}-{partition.partition}={offset}" for partition, offset in sorted(changed.items()))
+            raise ConnectError(
+                f"The group's offsets were deleted, but these could not be written back: {rest}. Set them again: {error}"
+            ) from error
 
     def reset(self, name: str) -> str:
         """Delete all committed offsets. Return Connect's message.

@@ -112,7 +112,7 @@ class SinkConsumer:
         if first is not None and max_records > 1:
             events += self._consumer.consume(max_records - 1, 0)
             if self.assigned is not before:
-                events = [event for event in events if event is not first or self._is_current(event, before)]
+                events = [event for event in events if event is not first or event.error() or self._is_current(event, before)]
         if self._fatal is not None:
             raise ConnectError(f"Kafka refused this consumer: {self._fatal.str()} ({self._fatal.name()})")
         return self._deliver(events)

@@ -191,7 +191,7 @@ class TaskRunner:
             self._wait_while_paused()
             if not self._stopping:
                 self._live()
-        except BaseException as error:
+        except BaseException as error:  # also what a plugin's sys.exit() raises: nobody else would tell that the task is gone
             log.error("Task %s failed and will not recover until it is restarted", self._spec.id, exc_info=error)
             self._set_status(State.FAILED, logs.format_trace(error))
             return
@@ -220,7 +220,7 @@ class TaskRunner:
     def _stop_plugin(self) -> None:
         try:
             self._task.stop()
-        except Exception as error:
+        except Exception as error:  # as in Connect: why the task ended matters, not that its stop failed as well
             log.error("Task %s: the plugin failed to stop", self._spec.id, exc_info=error)
 
     def _committable(self) -> Mapping[TopicPartition, int]:
@@ -264,7 +264,10 @@ class TaskRunner:
         self._assigned = assigned
         if assigned is before or not self._pending.next_offsets:
             return self._pending
-        return self._pending.only({partition for partition, number in assigned.items() if before.get(partition) == number})
+        kept = self._pending.only({partition for partition, number in assigned.items() if before.get(partition) == number})
+        if not kept.next_offsets:
+            self._failures, self._retry_at_s = 0, 0.0  # nothing is left to wait for
+        return kept
 
     def _put(self, now: float) -> None:
         try:
