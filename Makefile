@@ -18,5 +18,5 @@ test:   ## the fast tests
 real:   ## the tests against real Kafka, Redis and Connect
 	$(BIN)/pytest tests/real -q
 
-bench:  ## measure; writes bench/RESULTS.md
-	$(BIN)/python bench/run.py
+bench:  ## measure; writes bench/RESULTS.md. BENCH=startup: this figure only
+	$(BIN)/python -m bench.run $(BENCH)

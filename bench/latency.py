@@ -67,6 +67,7 @@ def _run(setting: Setting) -> list[float]:
         setting.send(topic, (0, topic))
         setting.wait_for_keys(topic)
         latencies = _observed(setting, send, _RATE * (_WARM_UP_S + _SECONDS))[_RATE * _WARM_UP_S :]
+        producer.flush(10)
         worker.stop()
     return latencies
 

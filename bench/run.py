@@ -48,7 +48,11 @@ def main(names: Sequence[str]) -> int:
             for name in names or FIGURES:
                 setting.redis.flushall()
                 watch = machine.Watch()
-                section = FIGURES[name](setting)
+                try:
+                    section = FIGURES[name](setting)
+                except (TimeoutError, RuntimeError) as error:
+                    print(f"\n{name} could not be measured: {error}", file=sys.stderr)
+                    continue
                 rendered = results.render(section, watch.conditions())
                 print(f"\n{rendered}", flush=True)
                 results.update(RESULTS, description, {name: rendered}, list(FIGURES))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,16 +147,23 @@ class Worker:
         return content
 
 
-def ours(directory: Path, kafka: Kafka, connectors: Sequence[Mapping[str, Any]] = (), **properties: str) -> Worker:
-    """Return our worker, not started yet; its properties are the defaults apart from addresses."""
+def ours(directory: Path, kafka: Kafka, connectors: Sequence[Mapping[str, Any]] = (), *, compiled: bool = True) -> Worker:
+    """Return our worker, not started yet; its properties are the defaults apart from addresses.
+
+    Its bytecode is compiled and kept, as the installation leaves it, unless it is not to be ``compiled``.
+    """
     port = free_port()
-    settings = _properties(directory, kafka, port) | {name.replace("__", "."): value for name, value in properties.items()}
-    files = [write_properties(directory / "worker.properties", settings)]
+    files = [write_properties(directory / "worker.properties", _properties(directory, kafka, port))]
     for number, connector in enumerate(connectors):
         files.append(directory / f"connector-{number}.json")
         files[-1].write_text(json.dumps(connector))
     argv = heartbeat_argv("connect-standalone", *map(str, files))
-    return Worker(Program("heartbeat", argv, directory, _environment()), port)
+    environment = clean_environment()
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONPROFILEIMPORTTIME"):
+        environment.pop(name, None)
+    if not compiled:
+        environment["PYTHONPYCACHEPREFIX"] = str(directory / "bytecode")
+    return Worker(Program("heartbeat", argv, directory, environment), port)
 
 
 def jvm(directory: Path, kafka: Kafka, discovery: str) -> Worker:
@@ -173,9 +181,12 @@ def jvm(directory: Path, kafka: Kafka, discovery: str) -> Worker:
 
 @contextmanager
 def ended(worker: Worker) -> Iterator[Worker]:
-    """Make sure that the worker is gone after the block."""
+    """Make sure that the worker is gone after the block; show its log if the block failed."""
     try:
         yield worker
+    except Exception:
+        print(worker.log()[-4000:], file=sys.stderr)
+        raise
     finally:
         worker.end()
 
@@ -207,11 +218,3 @@ def _properties(directory: Path, kafka: Kafka, port: int) -> dict[str, str]:
         "value.converter": _STRING,
         "offset.storage.file.filename": str(directory / "connect.offsets"),
     }
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment of an installed worker: with its bytecode compiled and kept, as the installation leaves it."""
-    environment = clean_environment()
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPROFILEIMPORTTIME"):
-        environment.pop(name, None)
-    return environment

@@ -93,7 +93,7 @@ def test_a_missing_worker_file_ends_with_2(tmp_path: Path) -> None:
 
 def test_an_unusable_worker_file_ends_with_2_and_says_everything_wrong_with_it(tmp_path: Path) -> None:
     path = tmp_path / "worker.properties"
-    path.write_text(f"key.converter=a.B\nlisteners=https://:8443\noffset.flush.interval.ms=0\nbootstrap.servers={LOOPBACK}:1\n")
+    path.write_text(f"key.converter=a.B\nlisteners=https://:8443\noffset.flush.interval.ms=-1\nbootstrap.servers={LOOPBACK}:1\n")
     done = run("connect-standalone", path)
     assert done.returncode == 2
     for words in ("key.converter: Class a.B could not be found", '"value.converter"', "TLS proxy", "offset.flush.interval.ms"):
@@ -205,5 +205,5 @@ def test_a_worker_told_to_stop_ends_with_0(running: tuple[subprocess.Popen[str],
 
 def test_a_worker_names_the_keys_of_distributed_mode_once(running: tuple[subprocess.Popen[str], Path]) -> None:
     text = running[1].read_text()
-    assert text.count("Keys of distributed mode mean nothing to this standalone worker: group.id, config.storage.topic (") == 1
+    assert text.count("These keys mean nothing to this standalone worker: config.storage.topic, group.id (") == 1
     assert "without authentication" not in text

@@ -128,10 +128,17 @@ def test_secrets_once_known_stay_known() -> None:
     assert redactor.clean("first-secret") == "[hidden]"
 
 
-def test_what_is_too_short_to_be_a_secret_leaves_the_log_readable() -> None:
+def test_a_very_short_secret_is_hidden_where_it_stands_alone_and_leaves_the_log_readable() -> None:
     redactor = Redactor()
     redactor.add(["a", "ab", ""])
-    assert redactor.clean("a cab") == "a cab"
+    assert redactor.clean("a cab, 'ab'") == "[hidden] cab, '[hidden]'"
+
+
+def test_a_password_that_is_an_everyday_word_hides_no_level_and_no_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "secrets", Redactor())
+    logs.secrets.add(["INFO", "heartbeat"])
+    line = ConnectFormatter().format(logging.LogRecord("heartbeat.x", logging.INFO, "", 0, "heartbeat beats", None, None))
+    assert line.endswith("INFO [hidden] beats (heartbeat.x)")
 
 
 @given(st.lists(st.text(min_size=3, alphabet="abc"), min_size=1), st.text(alphabet="abc"))

@@ -32,7 +32,13 @@ def connect_standalone(files: tuple[Path, ...]) -> None:
         raise UsageError(
             "usage: heartbeat connect-standalone worker.properties [connector.json ...]; CONNECT_* variables can stand for the file"
         )
-    app.run(files[0] if files else None, files[1:], os.environ)
+    properties, connectors = (files[0], files[1:]) if files else (None, ())
+    if properties is not None and properties.suffix == ".json":
+        # A connector's file: to read it as properties would start a worker that runs nothing, and say nothing.
+        if not any(name.startswith("CONNECT_") for name in os.environ):
+            raise UsageError(f"{properties} is a connector's file; the first file must be the worker's properties")
+        properties, connectors = None, files
+    app.run(properties, connectors, os.environ)
 
 
 @cli.command()
@@ -105,5 +111,8 @@ def main() -> NoReturn:
         sys.exit(130)
     except HeartbeatError as error:
         print(f"heartbeat: {error}", file=sys.stderr)
-        sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 3))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # At once: a Kafka client that hangs would hold up the interpreter's own end.
+        os._exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 3))
     sys.exit(code if isinstance(code, int) else 0)

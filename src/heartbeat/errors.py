@@ -13,6 +13,7 @@ HeartbeatError
     ├── BadRequest      400
     ├── NotFound        404
     ├── AlreadyExists   409
+    ├── Conflict        409
     └── RequestTimeout  500
 """
 
@@ -104,6 +105,13 @@ class AlreadyExists(ConnectError):
 
     status = 409
     java_name = "org.apache.kafka.connect.errors.AlreadyExistsException"
+
+
+class Conflict(ConnectError):
+    """Something else is being done to the same connector; trying again later is worth it."""
+
+    status = 409
+    java_name = "org.apache.kafka.connect.runtime.rest.errors.ConnectRestException"
 
 
 class RequestTimeout(ConnectError):

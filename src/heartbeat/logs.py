@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 import time
@@ -27,29 +28,34 @@ _LEVELS = {
 KAFKA_CLIENT = "librdkafka"
 """The logger of the Kafka client library. While a broker is away it says so several times a second."""
 _CLIENT_LINE_EVERY_S = 10.0
-_SHORTEST_SECRET = 3
-"""Shorter values are not redacted: hiding every ``a`` makes a log unreadable and protects nothing."""
+_SHORT_SECRET = 3
+"""Shorter ones are hidden only where they stand alone: without every ``a`` a log could not be read."""
 
 
 class Redactor:
     """The secrets of this process. Values are added when a configuration that holds them is loaded, and never taken away."""
 
     def __init__(self) -> None:
-        self._secrets: tuple[str, ...] = ()
+        self._secrets: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
         self._lock = threading.Lock()
 
     def add(self, secrets: Iterable[str]) -> None:
         """Hide these values from now on."""
         with self._lock:
-            known = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}.union(self._secrets)
-            # Longest first: a secret that contains another must go as a whole.
-            self._secrets = tuple(sorted(known, key=len, reverse=True))
+            known = self._secrets.union(form for secret in secrets if secret for form in _forms(secret))
+            if known != self._secrets:
+                # Longest first: a secret that contains another must go as a whole.
+                self._pattern = re.compile("|".join(map(_pattern, sorted(known, key=len, reverse=True))))
+                self._secrets = known
 
     def clean(self, text: str) -> str:
         """Return ``text`` without any secret."""
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
-        return text
+        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+
+
+def _pattern(secret: str) -> str:
+    return re.escape(secret) if len(secret) >= _SHORT_SECRET else rf"(?<!\w){re.escape(secret)}(?!\w)"
 
 
 def _forms(secret: str) -> set[str]:
@@ -68,10 +74,10 @@ class ConnectFormatter(logging.Formatter):
         """Return the line, redacted, with the trace below it if there is one."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         level = "WARN" if record.levelno == logging.WARNING else record.levelname
-        line = f"[{stamp},{int(record.msecs):03d}] {level} {record.getMessage()} ({record.name})"
+        line = f"[{stamp},{int(record.msecs):03d}] {level} {secrets.clean(record.getMessage())} ({record.name})"
         if record.exc_info and record.exc_info[1] is not None:
             line += "\n" + format_trace(record.exc_info[1])
-        return secrets.clean(line)
+        return line
 
 
 def set_up(level: str = "INFO") -> None:

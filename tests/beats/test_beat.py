@@ -30,34 +30,29 @@ records = st.lists(st.tuples(st.sampled_from("abc"), stamps))
 )
 def test_the_newest_beat_is_bounded_by_now_and_a_record_without_a_time_is_now(timestamps: list[int], newest: int) -> None:
     assert newest_of(timestamps, NOW) == newest
-    assert newest_by_source(["s"] * len(timestamps), timestamps, NOW) == {"s": newest}
+    assert newest_by_source([("s", stamp) for stamp in timestamps], NOW) == {"s": newest}
 
 
 def test_each_source_has_its_own_newest_beat() -> None:
-    assert newest_by_source(["a", "b", "a", "c"], [1, NO_TIMESTAMP, 5, 2], NOW) == {"a": 5, "b": NOW, "c": 2}
-
-
-def test_a_batch_whose_columns_do_not_match_is_an_error() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        newest_by_source(["a", "b"], [1], NOW)
+    assert newest_by_source([("a", 1), ("b", NO_TIMESTAMP), ("a", 5), ("c", 2)], NOW) == {"a": 5, "b": NOW, "c": 2}
 
 
 @given(st.lists(stamps, min_size=1))
 def test_one_source_is_the_special_case_of_many(timestamps: list[int]) -> None:
-    assert {"s": newest_of(timestamps, NOW)} == newest_by_source(["s"] * len(timestamps), timestamps, NOW)
+    assert {"s": newest_of(timestamps, NOW)} == newest_by_source([("s", stamp) for stamp in timestamps], NOW)
 
 
 @given(records)
 def test_the_order_of_delivery_does_not_matter(batch: list[tuple[str, int]]) -> None:
     def newest(of: list[tuple[str, int]]) -> dict[str, int]:
-        return newest_by_source([source for source, _ in of], [stamp for _, stamp in of], NOW)
+        return newest_by_source(of, NOW)
 
     assert newest(batch) == newest(sorted(batch)) == newest(batch[::-1]) == newest(batch * 2)
 
 
 @given(records)
 def test_no_beat_is_later_than_now_and_the_skew(batch: list[tuple[str, int]]) -> None:
-    newest = newest_by_source([source for source, _ in batch], [stamp for _, stamp in batch], NOW)
+    newest = newest_by_source(batch, NOW)
     assert all(0 <= beat <= NOW + ALLOWED_SKEW_MS for beat in newest.values())
     assert newest.keys() == {source for source, _ in batch}
 

@@ -53,7 +53,11 @@ class Message:
 
 def batch(*stamps: int, keys: Sequence[str] = ()) -> Batch:
     messages = [Message(stamp) for stamp in stamps]
-    return Batch(messages, lambda: list(keys), lambda: ["beat"] * len(messages), {})
+
+    def reject(message: object, error: Exception) -> None:
+        raise error
+
+    return Batch(messages, (lambda: list(keys), lambda: ["beat"] * len(messages)), {}, reject)
 
 
 @dataclass(slots=True)

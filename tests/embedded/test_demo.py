@@ -281,7 +281,6 @@ def test_a_state_file_of_a_dead_demo_or_nonsense_is_ignored(tmp_path: Path, cont
     with subprocess.Popen(["true"]) as gone:
         pass
     dead = {"pid": gone.pid, "kafka": f"{LOOPBACK}:1", "redis_host": LOOPBACK, "redis_port": 1, "rest": f"http://{LOOPBACK}:1"}
-    state = tmp_path / f"redis-heartbeat-sink-demo-{os.getuid()}.json"
-    state.write_text(json.dumps(dead) if content == "dead" else content)
+    (tmp_path / f"redis-heartbeat-sink-{os.getuid()}-{gone.pid}.json").write_text(json.dumps(dead) if content == "dead" else content)
     done = Demo(tmp_path, 0, 0, 0).run("demo", "--stop")
     assert (done.returncode, done.stdout) == (0, "No demo is running.\n")

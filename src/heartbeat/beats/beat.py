@@ -29,11 +29,11 @@ def newest_of(timestamps_ms: Iterable[int], now_ms: int) -> int:
     return min(newest, now_ms + ALLOWED_SKEW_MS)
 
 
-def newest_by_source(sources: Iterable[str], timestamps_ms: Iterable[int], now_ms: int) -> dict[str, int]:
-    """Return the newest beat of each source of a batch."""
+def newest_by_source(stamped: Iterable[tuple[str, int]], now_ms: int) -> dict[str, int]:
+    """Return the newest beat of each source, given source and record timestamp of every record of a batch."""
     latest = now_ms + ALLOWED_SKEW_MS
     newest: dict[str, int] = {}
-    for source, stamp in zip(sources, timestamps_ms, strict=True):
+    for source, stamp in stamped:
         beat = now_ms if stamp == NO_TIMESTAMP else min(stamp, latest)
         if beat > newest.get(source, -1):
             newest[source] = beat
@@ -41,7 +41,11 @@ def newest_by_source(sources: Iterable[str], timestamps_ms: Iterable[int], now_m
 
 
 def coalesce(newest: Mapping[str, int], known: Mapping[str, int], ttl_ms: int, now_ms: int) -> Coalesced:
-    """Keep what is newer than the beats written before (``known``) and not past its deadline."""
+    """Keep what is newer than the beats written before (``known``) and not past its deadline.
+
+    A known beat from the future does not count: it was written before the clock was set back.
+    """
+    latest = now_ms + ALLOWED_SKEW_MS
     alive: dict[str, int] = {}
     expired, late_by_ms = 0, 0
     for source, beat in newest.items():
@@ -49,6 +53,6 @@ def coalesce(newest: Mapping[str, int], known: Mapping[str, int], ttl_ms: int, n
         if late >= 0:
             late_by_ms = late if not expired else min(late, late_by_ms)
             expired += 1
-        elif beat >= known.get(source, -1):
+        elif beat >= known.get(source, -1) or known[source] > latest:
             alive[source] = beat
     return Coalesced(alive, expired, late_by_ms)

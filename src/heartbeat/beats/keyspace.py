@@ -7,6 +7,7 @@ tell who is alive by ``GET`` and ``TTL``.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from redis.retry import Retry
 
 from heartbeat.errors import ConnectError, RetriableError
 
+_BATCH_TIMEOUT_S: Final = 10.0
 _OLDEST_SERVER: Final = (6, 2)
 """PXAT came with Redis 6.2."""
 
@@ -103,7 +105,10 @@ class Keyspace:
             self._ensure_connected()
             self._connection.send_packed_command([_set_commands(beats, ttl_ms)], check_health=False)
             refused: Exception | None = None
+            deadline_s = time.monotonic() + max(_BATCH_TIMEOUT_S, self._server.timeout_s)
             for _ in beats:
+                if time.monotonic() > deadline_s:  # a server that answers, but each time just before the time-out
+                    raise redis.TimeoutError("the batch was not acknowledged in time")
                 try:
                     self._connection.read_response()
                 except redis.ResponseError as error:
@@ -152,6 +157,10 @@ class Keyspace:
             version = _version(self._connection.read_response())
         except redis.exceptions.NoPermissionError:
             return  # an account that may not ask; an old server will say so at the first PXAT
+        except redis.ResponseError as error:
+            if not str(error).startswith("unknown command"):
+                raise
+            return  # a provider that has taken INFO away
         if version < _OLDEST_SERVER:
             raise ConnectError(f"Redis {'.'.join(map(str, version))} is too old: 6.2 or newer is needed (SET with PXAT)")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from heartbeat import __version__, logs
-from heartbeat.beats import beat
+from heartbeat.beats import beat, template
 from heartbeat.config import ConfigDef, Key, Type, at_least, between, non_empty, one_of
 from heartbeat.connect.api import Batch, SinkTask, TaskContext
 from heartbeat.errors import RetriableError
@@ -17,14 +17,29 @@ log = logging.getLogger("com.example.RedisHeartbeatSinkTask")
 """The original's logger: people search for this line."""
 
 _SUCCESS_EVERY_S: Final = 1.0
+_PRUNE_EVERY_S: Final = 60.0
 _EXPIRED_WARNING_EVERY_S: Final = 60.0
-_KEY_TEMPLATE: Final = "${key}"
+
+
+def _template(text: str | None) -> str | None:
+    try:
+        template.parse(text or "")
+    except ValueError as error:
+        return str(error)
+    return non_empty(text)
+
 
 _KEYS: Final = ConfigDef(
     [
         Key(name="redis.host", type=Type.STRING, default="redis", validator=non_empty, doc="The host of the Redis server."),
         Key(name="redis.port", type=Type.INT, default=6379, validator=between(1, 65535), doc="The port of the Redis server."),
-        Key(name="redis.key", type=Type.STRING, default="heartbeat", validator=non_empty, doc="The Redis key that a beat keeps alive."),
+        Key(
+            name="redis.key",
+            type=Type.STRING,
+            default="heartbeat",
+            validator=_template,
+            doc=f"The Redis key that a beat keeps alive. It may be made from the record: {', '.join(template.KNOWN)}.",
+        ),
         Key(
             name="redis.ttl",
             type=Type.INT,
@@ -56,7 +71,7 @@ _KEYS: Final = ConfigDef(
             name="redis.timeout.ms",
             type=Type.INT,
             default=2000,
-            validator=at_least(1),
+            validator=between(1, 60_000),
             importance="LOW",
             doc="How long one connection attempt or one reply may take.",
         ),
@@ -104,13 +119,17 @@ class HeartbeatSink(SinkTask):
                 timeout_s=config["redis.timeout.ms"] / 1000,
             )
         )
-        self._source: str = config["redis.key"]
+        self._sources = template.parse(config["redis.key"])
         self._ttl_ms: int = config["redis.ttl"] * 1000
         self._processing_time: bool = config["heartbeat.time"] == "processing"
         self._written: dict[str, int] = {}
         self._records = 0
+        self._wrote = False
+        self._prune = logs.Every(_PRUNE_EVERY_S)
         self._success = logs.Every(_SUCCESS_EVERY_S)
         self._expired_warning = logs.Every(_EXPIRED_WARNING_EVERY_S)
+        if self._sources.unprefixed:
+            log.warning("redis.key=%s has no literal prefix: whoever produces chooses which Redis keys are written", self._sources.text)
         try:
             self._keyspace.check()
         except RetriableError as error:
@@ -124,14 +143,23 @@ class HeartbeatSink(SinkTask):
         """
         if len(batch):
             now_ms = time.time_ns() // 1_000_000
-            beats = beat.coalesce(self._newest(batch, now_ms), self._written, self._ttl_ms, now_ms)
+            newest, unfillable = self._newest(batch, now_ms)
+            # Processing time is the order of arrival itself; a clock set back must not silence what arrives.
+            known = {} if self._processing_time else self._written
+            beats = beat.coalesce(newest, known, self._ttl_ms, now_ms)
             if beats.expired:
                 self._warn_of_expired(beats)
             if beats.alive:
                 self._keyspace.write(beats.alive, self._ttl_ms)
                 self._written.update(beats.alive)
-                self._records += len(batch)
+                self._wrote = True
+            self._records += len(batch)
+            for index, error in unfillable:  # last: a batch that is put again must not count them twice
+                batch.reject(index, error)
         self._say_success()
+        if self._prune.due(time.monotonic()):
+            now_ms = time.time_ns() // 1_000_000
+            self._written = {source: at for source, at in self._written.items() if at + self._ttl_ms > now_ms}
 
     def stop(self) -> None:
         """Close the connection."""
@@ -139,13 +167,16 @@ class HeartbeatSink(SinkTask):
             self._say_success(now_or_never=True)
             self._keyspace.close()
 
-    def _newest(self, batch: Batch, now_ms: int) -> dict[str, int]:
-        if self._source == _KEY_TEMPLATE:
-            stamps = [now_ms] * len(batch) if self._processing_time else batch.timestamps_ms()
-            return beat.newest_by_source(map(str, batch.keys()), stamps, now_ms)
-        if self._processing_time:
-            return {self._source: now_ms}
-        return {self._source: beat.newest_of(batch.timestamps_ms(), now_ms)}
+    def _newest(self, batch: Batch, now_ms: int) -> tuple[dict[str, int], list[tuple[int, template.Unfillable]]]:
+        """Return the newest beat per source, and the records that have no source, by index."""
+        constant = self._sources.constant
+        if constant is not None:
+            return {constant: now_ms if self._processing_time else beat.newest_of(batch.timestamps_ms(), now_ms)}, []
+        stamps = [now_ms] * len(batch) if self._processing_time else batch.timestamps_ms()
+        names = self._sources.names(batch)
+        unfillable = [(index, name) for index, name in enumerate(names) if isinstance(name, template.Unfillable)]
+        named = ((name, stamp) for name, stamp in zip(names, stamps, strict=True) if isinstance(name, str))
+        return beat.newest_by_source(named, now_ms), unfillable
 
     def _warn_of_expired(self, beats: beat.Coalesced) -> None:
         if self._expired_warning.due(time.monotonic()):
@@ -157,9 +188,10 @@ class HeartbeatSink(SinkTask):
             )
 
     def _say_success(self, *, now_or_never: bool = False) -> None:
-        if self._records and (self._success.due(time.monotonic()) or now_or_never):
+        if self._wrote and (self._success.due(time.monotonic()) or now_or_never):
             log.info("Successfully processed %d records and updated Redis heartbeat", self._records)
             self._records = 0
+            self._wrote = False
 
 
 def _tls(make: Any, config: Mapping[str, Any]) -> Any:

@@ -45,6 +45,7 @@ class Record:
 
 
 Column = Callable[[], list[Any]]
+Reject = Callable[[Message, Exception], None]
 
 
 class Batch:
@@ -55,12 +56,14 @@ class Batch:
     were skipped and positions past the last record; a batch may have no records and still move offsets.
     """
 
-    __slots__ = ("_keys", "_messages", "_values", "next_offsets")
+    __slots__ = ("_columns", "_messages", "_reject", "next_offsets")
 
-    def __init__(self, messages: Sequence[Message], keys: Column, values: Column, next_offsets: Mapping[TopicPartition, int]) -> None:
+    def __init__(
+        self, messages: Sequence[Message], columns: tuple[Column, Column], next_offsets: Mapping[TopicPartition, int], reject: Reject
+    ) -> None:
         self._messages = messages
-        self._keys = keys
-        self._values = values
+        self._columns = columns
+        self._reject = reject
         self.next_offsets = next_offsets
 
     def __len__(self) -> int:
@@ -68,11 +71,11 @@ class Batch:
 
     def keys(self) -> list[Any]:
         """Return the converted keys."""
-        return self._keys()
+        return self._columns[0]()
 
     def values(self) -> list[Any]:
         """Return the converted values."""
-        return self._values()
+        return self._columns[1]()
 
     def timestamps_ms(self) -> list[int]:
         """Return epoch milliseconds, ``NO_TIMESTAMP`` where a record has none."""
@@ -81,6 +84,18 @@ class Batch:
     def topics(self) -> list[str]:
         """Return the topic names."""
         return [message.topic() for message in self._messages]
+
+    def partitions(self) -> list[int]:
+        """Return the partition numbers."""
+        return [message.partition() for message in self._messages]
+
+    def reject(self, index: int, error: Exception) -> None:
+        """Give up one record: ``errors.tolerance`` decides whether it is skipped and counted.
+
+        Raises:
+            ConnectError: nothing is tolerated; the task is to fail.
+        """
+        self._reject(self._messages[index], error)
 
     def headers(self) -> list[list[tuple[str, bytes | None]]]:
         """Return the raw headers, an empty list where a record has none."""

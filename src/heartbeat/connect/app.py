@@ -25,7 +25,7 @@ from heartbeat.connect.plugins import Plugins
 from heartbeat.connect.rest import Rest
 from heartbeat.connect.store import FileStore, Store
 from heartbeat.connect.worker import Worker
-from heartbeat.connect.worker_config import DISTRIBUTED_KEYS, Listener, WorkerConfig
+from heartbeat.connect.worker_config import Listener, WorkerConfig
 from heartbeat.errors import ConnectError, InvalidConfig, StartError, WorkerFileError
 
 log = logging.getLogger(__name__)
@@ -122,9 +122,8 @@ def run(properties: Path | None, connectors: Sequence[Path], environment: Mappin
     """
     logs.set_up(environment.get("CONNECT_LOG4J_ROOT_LOGLEVEL", "INFO"))
     config = worker_config.load(properties, environment)
-    unused = [key for key in DISTRIBUTED_KEYS if key in config.given]
-    if unused:
-        log.warning("Keys of distributed mode mean nothing to this standalone worker: %s", ", ".join(unused))
+    if config.meaningless():
+        log.warning("These keys mean nothing to this standalone worker: %s", ", ".join(config.meaningless()))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

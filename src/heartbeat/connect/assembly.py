@@ -62,7 +62,7 @@ class Assembly:
                 subscription=Subscription(
                     topics=tuple(parsed["topics"]),
                     pattern=parsed["topics.regex"] or None,
-                    refresh_s=int(properties.get("metadata.max.age.ms", _METADATA_AGE_MS)) / 1000,
+                    refresh_s=max(1.0, int(properties.get("metadata.max.age.ms", _METADATA_AGE_MS)) / 1000),
                 ),
                 pace=Pace(
                     commit_every_s=self._worker.seconds("offset.flush.interval.ms"),
@@ -95,10 +95,11 @@ class Assembly:
 def _consumer(task: TaskId, java: Mapping[str, str]) -> Callable[[Callable[[], Mapping[TopicPartition, int]]], Consumer]:
     def make(committable: Callable[[], Mapping[TopicPartition, int]]) -> Consumer:
         translated = client_properties.translate({"client.id": f"connector-consumer-{task}", **java})
-        if translated.dropped:
-            log.warning(
-                "Task %s: client properties that mean nothing to this client were left out: %s", task, ", ".join(translated.dropped)
-            )
+        left_out = sorted({*translated.dropped, *(translated.properties.keys() & kafka.OWN.keys())})
+        if left_out:
+            log.warning("Task %s: client properties that mean nothing here were left out: %s", task, ", ".join(left_out))
+        for note in translated.adjusted:
+            log.warning("Task %s: %s", task, note)
         return kafka.SinkConsumer(translated.properties, committable)
 
     return make

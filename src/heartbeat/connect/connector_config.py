@@ -146,10 +146,12 @@ def converter_settings(role: str, config: Mapping[str, str | None]) -> dict[str,
 
 def _check_overrides(config: Mapping[str, str], worker: Mapping[str, str]) -> Iterator[str]:
     policy = worker.get("connector.client.config.override.policy", "All")
+    if any(name.startswith("admin.override.") for name in config):
+        yield "admin.override.* is not supported by this worker yet: offsets would be changed with the worker's own connection; remove it"
     overrides = {name.removeprefix(OVERRIDE): text for name, text in config.items() if name.startswith(OVERRIDE)}
     allowed = {"None": frozenset[str](), "Principal": frozenset({"sasl.jaas.config", "sasl.mechanism", "security.protocol"})}.get(policy)
     if allowed is not None:
-        for name in overrides.keys() - allowed:
+        for name in sorted(overrides.keys() - allowed):
             yield f"The '{policy}' policy does not allow '{name}' to be overridden in the connector configuration."
     try:
         client_properties.translate(consumer_properties(config, worker))

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from heartbeat.config import Key, Type, at_least, non_empty, one_of
+from heartbeat.config import Key, Type, between, non_empty, one_of
 from heartbeat.connect.converters import CONVERTERS
 from heartbeat.connect.plugins import Plugin
 
 KAFKA_VERSION: Final = "4.1.0"
 """The Connect version whose behaviour this worker has; clients gate features on it."""
+
+MOST_TASKS: Final = 1000
+"""Each task is a thread and a Kafka client; a slip of the finger must not end the process."""
 
 SIMPLE_HEADERS: Final = "org.apache.kafka.connect.storage.SimpleHeaderConverter"
 HEADER_CONVERTERS: Final = frozenset(
@@ -118,7 +121,7 @@ def _identity_keys(version: str | None) -> list[Key]:
             "Tasks max",
             type=Type.INT,
             default=1,
-            validator=at_least(1),
+            validator=between(1, MOST_TASKS),
             width="SHORT",
             doc="How many tasks share the partitions.",
         ),

@@ -16,6 +16,7 @@ from heartbeat.errors import ConnectError, DataError
 log = logging.getLogger(__name__)
 
 _SKIP_LOG_S: Final = 10.0
+_TIMESTAMP_TYPES: Final = ("NoTimestampType", "CreateTime", "LogAppendTime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +93,25 @@ class Conversion:
                 key = self._stage("KEY_CONVERTER", self._key, message, message.key())
                 value = self._stage("VALUE_CONVERTER", self._value, message, message.value())
             except DataError as error:
-                if not self._tolerance.skip:
-                    raise ConnectError("Tolerance exceeded in error handler") from error
-                self._skip(message, error)
+                self.reject(message, error)
                 continue
             good.append(message)
             keys.append(key)
             values.append(value)
         return Pending(good, keys, values, next_offsets)
 
-    def _skip(self, message: Message, error: DataError) -> None:
+    def reject(self, message: Message, error: Exception) -> None:
+        """Give up one record.
+
+        Raises:
+            ConnectError: ``errors.tolerance`` is ``none``.
+        """
+        if not self._tolerance.skip:
+            raise ConnectError("Tolerance exceeded in error handler") from error
         self.skipped += 1
         if self._skip_log.due(time.monotonic()):
             log.warning(
-                "Task %s has skipped %d record(s) that do not decode (errors.tolerance=all), the last in %s-%d at offset %d: %s",
+                "Task %s has skipped %d record(s) that could not be used (errors.tolerance=all), the last in %s-%d at offset %d: %s",
                 *(self._task, self.skipped, message.topic(), message.partition(), message.offset(), error),
             )
 
@@ -118,7 +124,7 @@ class Conversion:
         def values() -> list[Any]:
             return [self._value.convert(m.value()) for m in pending.messages] if pending.values is None else list(pending.values)
 
-        return Batch(pending.messages, keys, values, pending.next_offsets)
+        return Batch(pending.messages, (keys, values), pending.next_offsets, self.reject)
 
     def _stage(self, stage: str, converter: Converter, message: Message, data: bytes | None) -> Any:
         try:
@@ -131,8 +137,9 @@ class Conversion:
     def _describe(self, stage: str, converter: Converter, message: Message) -> str:
         record = ""
         if self._tolerance.log_records:
+            kind, stamp = message.timestamp()
             record = (
                 f", where consumed record is {{topic='{message.topic()}', partition={message.partition()}, "
-                f"offset={message.offset()}, timestamp={message.timestamp()[1]}}}"
+                f"offset={message.offset()}, timestamp={stamp}, timestampType={_TIMESTAMP_TYPES[kind]}}}"
             )
         return f"Error encountered in task {self._task}. Executing stage '{stage}' with class '{converter.java_class}'{record}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from heartbeat.connect.requests import Config, CreateRequest
 from heartbeat.connect.store import ConnectorRecord, Store, TargetState
 from heartbeat.connect.task import State, TaskId, TaskStatus
 from heartbeat.connect.worker import Worker
-from heartbeat.errors import AlreadyExists, BadRequest, ConnectError, HeartbeatError, NotFound, RequestTimeout
+from heartbeat.errors import AlreadyExists, BadRequest, Conflict, ConnectError, HeartbeatError, NotFound, RequestTimeout
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ class Herder:
         self._assembly = assembly
         self._properties = worker_properties
         self._writing = threading.RLock()
+        self._writing_since_s: float | None = None
+        self._closing = False
+        self._held: set[str] = set()
         self._failures: dict[str, str] = {}
 
     # Readers
@@ -208,10 +212,10 @@ class Herder:
             NotFound: there is no such connector.
         """
         with self._one_writer():
-            self.record(name)
+            self._refuse_if_held(self.record(name).name)
             self._store.delete(name)
             self._failures.pop(name, None)
-            self.reconcile()
+            self._reconcile()
             self._worker.forget_topics(name)
 
     def restart(self, name: str, *, include_tasks: bool = False, only_failed: bool = False) -> ConnectorStatus:
@@ -229,7 +233,7 @@ class Herder:
             if connector:
                 self._failures.pop(name, None)
             self._worker.stop(tasks)
-            self.reconcile()
+            self._reconcile()
             restarting = {task: replace(before.tasks[task], state=State.RESTARTING) for task in tasks}
             return replace(before, state=State.RESTARTING if connector else before.state, tasks={**before.tasks, **restarting})
 
@@ -244,8 +248,9 @@ class Herder:
                 raise NotFound(f"Unknown connector: {task.connector}")
             if task not in self.status(task.connector).tasks:
                 raise NotFound(f"Unknown task: {task}")
+            self._failures.pop(task.connector, None)
             self._worker.stop([task])
-            self.reconcile()
+            self._reconcile()
 
     def reset_topics(self, name: str) -> None:
         """Begin a connector's record of topics anew."""
@@ -254,23 +259,37 @@ class Herder:
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[ConnectorRecord]:
-        """Hold a stopped connector still while its offsets are changed.
+        """Hold a stopped connector still while its offsets are changed. Verbs on other connectors do not wait for Kafka.
 
         Raises:
             NotFound: there is no such connector.
             BadRequest: it is not stopped.
+            Conflict: its offsets are being changed already.
         """
         with self._one_writer():
             record = self.record(name)
+            self._refuse_if_held(name)
             if record.target is not TargetState.STOPPED or record.task_configs:
                 raise BadRequest(
                     "Connectors must be in the STOPPED state before their offsets can be modified. This can be done for the specified "
                     f"connector by issuing a 'PUT' request to the '/connectors/{name}/stop' endpoint"
                 )
+            self._held.add(name)
+        try:
             yield record
+        finally:
+            self._held.discard(name)
+
+    def _refuse_if_held(self, name: str) -> None:
+        if name in self._held:
+            raise Conflict("Cannot complete request because of a conflicting operation (its offsets are being changed)")
 
     def reconcile(self) -> None:
         """Make the worker run what is desired."""
+        with self._one_writer():
+            self._reconcile()
+
+    def _reconcile(self) -> None:
         todo = plan(self._store.records, self._worker.running())
         self._worker.stop(todo.stop)
         for task in todo.start:
@@ -282,27 +301,43 @@ class Herder:
                 self._worker.set_paused(task, paused=paused)
 
     def shut_down(self, timeout_s: float) -> bool:
-        """Stop every task: they commit and leave their groups. Return whether all of them did in time."""
-        return self._worker.stop(self._worker.snapshot(), timeout_s)
+        """Stop every task: they commit and leave their groups; verbs are refused from now on.
+
+        Return whether all of them did in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._closing = True
+        # A verb that is under way ends first, or it would start tasks that nobody stops. One that hangs is not waited for.
+        waited = self._writing.acquire(timeout=timeout_s / 2)
+        try:
+            return self._worker.stop(self._worker.snapshot(), deadline - time.monotonic()) and waited
+        finally:
+            if waited:
+                self._writing.release()
+
+    def busy_s(self) -> float:
+        """Return for how long the verb under way has held the others up."""
+        since_s = self._writing_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def _start(self, task: TaskId, *, paused: bool) -> None:
         try:
             spec = self._assembly.build(task, self._store.records[task.connector].task_configs[task.number])
-        except HeartbeatError as error:  # also InvalidConfig: the worker's own settings for a converter may be wrong
+            self._worker.start(spec, paused=paused)
+        except (HeartbeatError, RuntimeError) as error:  # wrong settings of the worker for a converter; no thread left
             log.error("Connector %s cannot start", task.connector, exc_info=error)
             self._failures[task.connector] = logs.format_trace(error)
-            return
-        self._worker.start(spec, paused=paused)
 
     def _apply(self, record: ConnectorRecord) -> ConnectorRecord:
         """Publish the record with the task set that follows from it, and make the worker follow."""
+        self._refuse_if_held(record.name)
         if record.target is TargetState.STOPPED:
             record = replace(record, task_configs=())
         elif record.target is TargetState.STARTED:
             record = replace(record, task_configs=self._assembly.task_configs(record.config))
         self._store.put(record)
         self._failures.pop(record.name, None)
-        self.reconcile()
+        self._reconcile()
         return record
 
     def _check(self, name: str, config: Config, *, insert_name: bool = True) -> dict[str, str]:
@@ -321,7 +356,14 @@ class Herder:
     def _one_writer(self) -> Iterator[Any]:
         if not self._writing.acquire(timeout=_REQUEST_TIMEOUT_S):
             raise RequestTimeout("Request timed out")
+        outermost = self._writing_since_s is None
         try:
+            if self._closing:
+                raise ConnectError("Worker is shutting down")
+            if outermost:
+                self._writing_since_s = time.monotonic()
             yield
         finally:
+            if outermost:
+                self._writing_since_s = None
             self._writing.release()

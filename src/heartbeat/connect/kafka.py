@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Offsets = dict[TopicPartition, int]
 
-_METADATA_TIMEOUT_S = 5.0
-_ADMIN_TIMEOUT_S = 30.0
+_METADATA_TIMEOUT_S = 2.0
+_ADMIN_TIMEOUT_S = 20.0  # three requests at most stay below the 90 s that a REST call may take
+_CLUSTER_ID_RETRY_S = 10.0
+_INTERNAL_TOPICS = {"__consumer_offsets", "__transaction_state", "__share_group_state"}
 _PRODUCE_TIMEOUT_S = 10.0
 
 # What a Java consumer raises from poll(): waiting would not help, so the task fails with the reason.
@@ -39,7 +41,7 @@ _PERMANENT = {
     ck.KafkaError._FATAL,
 }
 
-_DEFAULTS = {
+OWN = {
     "enable.auto.commit": "false",
     # The offset store is off: what is committed is said explicitly, from what the task has applied.
     "enable.auto.offset.store": "false",
@@ -74,13 +76,14 @@ class SinkConsumer:
         self._paused = False
         self._fatal: ck.KafkaError | None = None
         self._commit_started_s: float | None = None
+        self._in_flight: Offsets = {}
         self._committed: Offsets = {}
         self._commit_error: str | None = None
         self._incremental = (
             "cooperative" in properties.get("partition.assignment.strategy", "")
             or properties.get("group.protocol", "").lower() == "consumer"
         )
-        configured = {**properties, **_DEFAULTS, "error_cb": self._note_error, "on_commit": self._note_commit}
+        configured = {**properties, **OWN, "error_cb": self._note_error, "on_commit": self._note_commit}
         self._consumer = ck.Consumer(configured, logger=logging.getLogger(logs.KAFKA_CLIENT))
 
     def subscribe(self, topics: Iterable[str]) -> None:
@@ -97,7 +100,7 @@ class SinkConsumer:
         except ck.KafkaException as error:
             log.warning("Could not list the topics of the cluster: %s", error.args[0].str())
             return []
-        return sorted(topic for topic in metadata.topics if re.fullmatch(pattern, topic) and not topic.startswith("__"))
+        return sorted(topic for topic in metadata.topics if re.fullmatch(pattern, topic) and topic not in _INTERNAL_TOPICS)
 
     def poll(self, timeout_s: float, max_records: int) -> Delivery:
         """Wait up to ``timeout_s`` for the first event, then take what is already there, up to ``max_records``.
@@ -112,13 +115,15 @@ class SinkConsumer:
         if first is not None and max_records > 1:
             events += self._consumer.consume(max_records - 1, 0)
             if self.assigned is not before:
-                events = [event for event in events if event is not first or event.error() or self._is_current(event, before)]
+                events = [event for event in events if event is not first or self._is_current(event, before)]
         if self._fatal is not None:
             raise ConnectError(f"Kafka refused this consumer: {self._fatal.str()} ({self._fatal.name()})")
         return self._deliver(events)
 
     def _is_current(self, event: Any, before: Mapping[TopicPartition, int]) -> bool:
-        """Tell whether an event taken before a rebalance belongs to an assignment that still stands."""
+        """Tell whether an event taken before a rebalance belongs to an assignment that still stands, or is about none."""
+        if event.error() is not None and event.error().code() != ck.KafkaError._PARTITION_EOF:
+            return True
         partition = TopicPartition(event.topic(), event.partition())
         return partition in before and before[partition] == self.assigned.get(partition)
 
@@ -174,6 +179,7 @@ class SinkConsumer:
         One is in flight at a time; its outcome comes with a later poll (``take_committed``).
         """
         self._commit_started_s = time.monotonic()
+        self._in_flight = dict(offsets)
         try:
             self._consumer.commit(offsets=_to_kafka(offsets), asynchronous=True)
         except ck.KafkaException as error:
@@ -245,7 +251,8 @@ class SinkConsumer:
             log.warning("Could not give up the assignment %s: %s", sorted(gone), error.args[0].str())
 
     def _note_commit(self, error: Any, partitions: list[Any]) -> None:
-        self._commit_started_s = None
+        if {TopicPartition(p.topic, p.partition): p.offset for p in partitions} == self._in_flight:
+            self._commit_started_s = None  # and not the commit of a revocation
         if error is not None:
             log.warning("Commit of offsets failed: %s", error.str())
             return
@@ -267,10 +274,11 @@ class Admin:
         self._properties = dict(properties)
         self._client: AdminClient | None = None
         self._cluster_id: str | None = None
+        self._ask = logs.Every(_CLUSTER_ID_RETRY_S)
 
     def cluster_id(self, timeout_s: float) -> str | None:
-        """Return the cluster's id, or None while no broker has answered."""
-        if self._cluster_id is None:
+        """Return the cluster's id, or None while no broker has answered; it is asked for once in ten seconds."""
+        if self._cluster_id is None and self._ask.due(time.monotonic()):
             try:
                 self._cluster_id = self._admin().list_topics(timeout=timeout_s).cluster_id
             except ck.KafkaException as error:

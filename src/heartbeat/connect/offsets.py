@@ -1,4 +1,4 @@
-"""How far each assigned partition has come: delivered to us, applied by the task, committed to the group. Pure.
+"""How far each assigned partition has come: applied by the task, committed to the group. Pure.
 
 Entries are replaced when a partition is assigned anew, never carried over: what an earlier assignment applied says
 nothing about where this one starts.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heartbeat import __version__
+from heartbeat import __version__, logs
 from heartbeat.connect import requests, shapes
 from heartbeat.connect.connector_keys import KAFKA_VERSION
 from heartbeat.connect.group_offsets import GroupOffsets
@@ -31,6 +33,7 @@ from heartbeat.errors import ConnectError, NotFound
 log = logging.getLogger(__name__)
 
 _CLUSTER_ID_TIMEOUT_S: Final = 3.0
+_HEALTHY_BUSY_S: Final = 10.0
 _MAX_BODY_BYTES: Final = 4 << 20
 _HTTP: Final = {404: "HTTP 404 Not Found", 405: "HTTP 405 Method Not Allowed"}
 
@@ -60,10 +63,9 @@ class Call:
         Raises:
             NotFound: its number is not one.
         """
-        try:
-            return TaskId(self.name, int(self.path["task"]))
-        except ValueError:
-            raise NotFound(_HTTP[404]) from None
+        if not re.fullmatch("[0-9]{1,9}", self.path["task"]):
+            raise NotFound(_HTTP[404])
+        return TaskId(self.name, int(self.path["task"]))
 
 
 def json_reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -85,7 +87,8 @@ class Rest:
     def app(self) -> ASGIApp:
         """Return the ASGI application."""
         routes = [Route(path, _endpoint(handler), methods=[method]) for method, path, handler in self._table()]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _unmatched, Exception: _unexpected})
+        routes.append(Route("/health", self.health, methods=["GET"]))
+        app = Starlette(routes=routes, exception_handlers={HTTPException: _unmatched})
         app.router.redirect_slashes = False
         return _EncodedPaths(app)
 
@@ -93,7 +96,6 @@ class Rest:
         connector, task, plugin = "/connectors/{name}", "/connectors/{name}/tasks/{task}", "/connector-plugins/{plugin}/config"
         return [
             ("GET", "/", self.server_info),
-            ("GET", "/health", self.health),
             ("GET", "/connectors", self.connectors),
             ("POST", "/connectors", self.create),
             ("GET", connector, self.info),
@@ -124,11 +126,14 @@ class Rest:
         cluster = self._admin.cluster_id(_CLUSTER_ID_TIMEOUT_S)
         return json_reply({"version": KAFKA_VERSION, "commit": __version__, "kafka_cluster_id": cluster})
 
-    def health(self, call: Call) -> Response:
-        """GET /health (KIP-1017)."""
-        if self.ready:
-            return json_reply({"status": "healthy", "message": "Worker has completed startup and is ready to handle requests."})
-        return json_reply({"status": "starting", "message": "Worker is still starting up."}, 503)
+    async def health(self, _request: Request) -> Response:
+        """GET /health (KIP-1017). Not in the thread pool: it must answer when every thread waits for a verb that hangs."""
+        if not self.ready:
+            return json_reply({"status": "starting", "message": "Worker is still starting up."}, 503)
+        if self._herder.busy_s() > _HEALTHY_BUSY_S:
+            message = "Worker was unable to handle this request and may be unable to handle other requests."
+            return json_reply({"status": "unhealthy", "message": message}, 500)
+        return json_reply({"status": "healthy", "message": "Worker has completed startup and is ready to handle requests."})
 
     def connectors(self, call: Call) -> Response:
         """GET /connectors."""
@@ -136,7 +141,11 @@ class Rest:
         names = self._herder.connectors()
         if not expand:
             return json_reply(names)
-        return json_reply({name: self._expanded(name, expand) for name in names})
+        expanded = {}
+        for name in names:
+            with contextlib.suppress(NotFound):  # deleted since the names were read
+                expanded[name] = self._expanded(name, expand)
+        return json_reply(expanded)
 
     def _expanded(self, name: str, expand: list[str]) -> dict[str, Any]:
         parts: dict[str, Any] = {}
@@ -288,18 +297,13 @@ def _answer(handler: Callable[[Call], Response], call: Call) -> Response:
 
 
 def _refuse(status: int, message: str) -> Response:
-    return json_reply({"error_code": status, "message": message}, status)
+    return json_reply({"error_code": status, "message": logs.secrets.clean(message)}, status)
 
 
 async def _unmatched(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     # Connect names no content type where no endpoint matched.
     return Response(msgspec.json.encode({"error_code": status, "message": _HTTP.get(status, f"HTTP {status}")}), status)
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("Uncaught exception in REST call to %s", request.url.path, exc_info=error)
-    return _refuse(500, str(error) or type(error).__name__)
 
 
 class _EncodedPaths:

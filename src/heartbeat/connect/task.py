@@ -135,6 +135,7 @@ class TaskRunner:
         self._forget_topics = False
         self._wake = threading.Event()
         self._stopping = False
+        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name=f"task-{spec.id}", daemon=True)
         # Made in the task's thread, and touched by no other.
         self._task: SinkTask
@@ -182,20 +183,25 @@ class TaskRunner:
         self._wake.set()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end and return whether it came."""
+        """Wait for the end and return whether it came; a task that is late is abandoned, and commits nothing any more."""
         self._thread.join(max(0.0, timeout_s))
-        return not self._thread.is_alive()
+        self._abandoned = self._thread.is_alive()
+        return not self._abandoned
 
     def _run(self) -> None:
         try:
             self._wait_while_paused()
             if not self._stopping:
                 self._live()
-        except BaseException as error:  # also what a plugin's sys.exit() raises: nobody else would tell that the task is gone
-            log.error("Task %s failed and will not recover until it is restarted", self._spec.id, exc_info=error)
-            self._set_status(State.FAILED, logs.format_trace(error))
+        except BaseException as error:  # noqa: BLE001  also a plugin's sys.exit(): nobody else would tell that the task is gone
+            self._fail(error)
             return
         self._set_status(State.UNASSIGNED)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.status.state is not State.FAILED:
+            log.error("Task %s failed and will not recover until it is restarted", self._spec.id, exc_info=error)
+            self._set_status(State.FAILED, logs.format_trace(error))
 
     def _wait_while_paused(self) -> None:
         while self._paused and not self._stopping:
@@ -212,6 +218,9 @@ class TaskRunner:
                 self.open()
                 while not self._stopping:
                     self.turn()
+            except BaseException as error:
+                self._fail(error)  # now, because leaving may take as long as the broker does not answer
+                raise
             finally:
                 self._leave()
         finally:
@@ -226,7 +235,7 @@ class TaskRunner:
     def _committable(self) -> Mapping[TopicPartition, int]:
         """Return what a revocation may commit: of this very assignment, also if it came within the poll that is under way."""
         self._progress.follow(self._consumer.assigned)
-        return self._progress.committable()
+        return {} if self._abandoned else self._progress.committable()
 
     def open(self) -> None:
         """Subscribe. Apart from ``turn`` so that tests can drive both."""
@@ -352,8 +361,7 @@ class TaskRunner:
         for _ in range(2):  # the commit that may be in flight, then the rest
             self._consumer.wait_for_commit(_STOP_COMMIT_S)
             self._progress.committed(self._consumer.take_committed())
-            self._progress.follow(self._consumer.assigned)
-            offsets = self._progress.committable()
+            offsets = self._committable()
             if not offsets:
                 break
             self._consumer.commit(offsets)

@@ -20,10 +20,16 @@ class Worker:
         self._retired: dict[str, frozenset[str]] = {}
 
     def start(self, spec: TaskSpec, *, paused: bool) -> None:
-        """Start a task that is not running."""
+        """Start a task that is not running.
+
+        Raises:
+            RuntimeError: it is running already, or the system has no thread left.
+        """
+        if spec.id in self._runners:
+            raise RuntimeError(f"Task {spec.id} is running already")
         runner = TaskRunner(spec, paused=paused)
-        self._runners = {**self._runners, spec.id: runner}
         runner.start()
+        self._runners = {**self._runners, spec.id: runner}
 
     def set_paused(self, task: TaskId, *, paused: bool) -> None:
         """Pause or resume a task; one that is so already, or has failed, stays as it is."""
@@ -34,7 +40,7 @@ class Worker:
             runner.resume()
 
     def stop(self, tasks: Iterable[TaskId], timeout_s: float | None = None) -> bool:
-        """Stop these tasks together and forget them. Those that are late are cancelled.
+        """Stop these tasks together and forget them. Those that are late are abandoned: they commit nothing any more.
 
         Return whether all of them ended in time.
         """
@@ -44,7 +50,9 @@ class Worker:
         deadline = time.monotonic() + (self._graceful_timeout_s if timeout_s is None else timeout_s)
         late = [task for task, runner in stopping.items() if not runner.join(deadline - time.monotonic())]
         if late:
-            log.warning("Did not stop in time and were cancelled: %s", ", ".join(map(str, late)))
+            log.warning(
+                "Did not stop in time and were abandoned; what they had not committed will be applied again: %s", ", ".join(map(str, late))
+            )
         for task, runner in stopping.items():
             self._retired[task.connector] = self._retired.get(task.connector, frozenset()) | runner.topics
         self._runners = {task: runner for task, runner in self._runners.items() if task not in stopping}

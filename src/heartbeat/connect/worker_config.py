@@ -5,6 +5,7 @@ Keys nobody declared are kept: they reach the clients (``consumer.*``) or are so
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,18 @@ _NOT_WORKER_KEYS: Final = ("CONNECT_LOG4J_", "CONNECT_CUB_")
 _DEFAULT_PORT: Final = 8083
 _ANYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # the three ways to say "all interfaces"
 
-DISTRIBUTED_KEYS: Final = ("group.id", "config.storage.topic", "offset.storage.topic", "status.storage.topic")
+_POLICY: Final = "connector.client.config.override.policy"
+_POLICY_CLASS: Final = re.compile(r"(?:org\.apache\.kafka\.connect\.connector\.policy\.)?(\w+?)ConnectorClientConfigOverridePolicy")
+
+_MEANINGLESS: Final = re.compile(
+    # distributed mode
+    r"group\.id|(config|offset|status)\.storage\.(topic|replication\.factor|partitions)|session\.timeout\.ms|heartbeat\.interval\.ms"
+    r"|rebalance\.timeout\.ms|scheduled\.rebalance\.max\.delay\.ms|connect\.protocol|worker\.(un)?sync\..*|inter\.worker\..*"
+    r"|exactly\.once\.source\.support"
+    # and what this worker does not do yet
+    r"|access\.control\.allow\..*|response\.http\.headers\.config|admin\.listeners|listeners\.https\..*|producer\..*"
+)
+"""Worker keys that are taken and change nothing here: said once, so that nobody relies on them."""
 
 
 def _is_converter(value: str | None) -> str | None:
@@ -33,6 +45,10 @@ def _is_converter(value: str | None) -> str | None:
 
 def _is_header_converter(value: str | None) -> str | None:
     return None if value in HEADER_CONVERTERS else f"Class {value} could not be found."
+
+
+def _http_only(value: str | None) -> str | None:
+    return None if value is None or value.lower() == "http" else "https listeners are not supported yet; set http"
 
 
 def _no_tls(listeners: list[str] | None) -> str | None:
@@ -72,15 +88,15 @@ WORKER_KEYS: Final = ConfigDef(
         ),
         _key("rest.advertised.host.name", Type.STRING, None, "The host name this worker is known by."),
         _key("rest.advertised.port", Type.INT, None, "The port this worker is known by."),
-        _key("rest.advertised.listener", Type.STRING, None, "Which listener's address is advertised: http or https."),
+        _key("rest.advertised.listener", Type.STRING, None, "Which listener's address is advertised.", validator=_http_only),
         _key(
-            "connector.client.config.override.policy",
+            _POLICY,
             Type.STRING,
             "All",
             "Which client properties a connector may override.",
             validator=one_of("All", "None", "Principal"),
         ),
-        _key("offset.flush.interval.ms", Type.LONG, 60000, "How often offsets are committed.", validator=at_least(1)),
+        _key("offset.flush.interval.ms", Type.LONG, 60000, "How often offsets are committed.", validator=at_least(0)),
         _key("offset.flush.timeout.ms", Type.LONG, 5000, "How long a commit may take.", validator=at_least(1)),
         _key("task.shutdown.graceful.timeout.ms", Type.LONG, 5000, "How long tasks may take to stop, all together.", validator=at_least(1)),
         _key("topic.tracking.enable", Type.BOOLEAN, True, "Whether the topics a connector reads are tracked."),
@@ -132,6 +148,10 @@ class WorkerConfig:
         urls = [urlsplit(url) for url in self.values["listeners"]]
         return [Listener(url.hostname or "", _DEFAULT_PORT if url.port is None else url.port) for url in urls]
 
+    def meaningless(self) -> list[str]:
+        """Return the keys that were given and change nothing here."""
+        return sorted(name for name in self.given if _MEANINGLESS.fullmatch(name))
+
     def seconds(self, name: str) -> float:
         """Return a declared ``*.ms`` value in seconds."""
         return float(self.values[name]) / 1000
@@ -166,6 +186,9 @@ def parse(given: Mapping[str, str]) -> WorkerConfig:
         InvalidConfig: with everything that is wrong.
     """
     given = {"bootstrap.servers": "localhost:9092", "header.converter": SIMPLE_HEADERS, **given}
+    policy = _POLICY_CLASS.fullmatch(given.get(_POLICY, ""))
+    if policy:
+        given[_POLICY] = policy[1]
     return WorkerConfig(given, WORKER_KEYS.load(given))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -67,19 +68,21 @@ def run(connector: Path, ports: Ports, beat_every_s: float | None) -> None:
         topics = [topic.strip() for topic in config["topics"].split(",")]
         broker = stack.enter_context(EmbeddedBroker(dict.fromkeys(topics, 1)))
         stack.enter_context(Forward(ports.kafka, broker.bootstrap, option="--kafka-port"))
-        redis = stack.enter_context(EmbeddedRedis(ports.redis, also_remove=[state.state_file()], option="--redis-port"))
-        worker = StandaloneWorker(
-            _worker_config(broker.bootstrap, ports.rest, redis.directory),
-            resolve=lambda host, port: (redis.host, redis.port) if (host, port) == _REDIS_IN_COMPOSE else (host, port),
-        )
+        redis = stack.enter_context(EmbeddedRedis(ports.redis, also_remove=[state.own_file()], option="--redis-port"))
+
+        def resolve(host: str, port: int) -> tuple[str, int]:
+            return (redis.host, redis.port) if (host, port) == _REDIS_IN_COMPOSE else (host, port)
+
+        worker = StandaloneWorker(_worker_config(broker.bootstrap, ports.rest, redis.directory), resolve)
         stack.callback(worker.stop)
         worker.start([connector])
         here = state.DemoState(os.getpid(), f"{LOOPBACK}:{ports.kafka}", redis.host, redis.port, f"http://{LOOPBACK}:{ports.rest}")
-        state.write(here)
+        stack.enter_context(state.published(here))
         _say_what_is_where(here, topics[0], config, beat_every_s)
         if beat_every_s is not None:
             threading.Thread(target=_send_beats, args=(broker.bootstrap, topics[0], beat_every_s, stop), daemon=True).start()
-        _watch(Keyspace(Server(redis.host, redis.port, timeout_s=1.0)), config.get("redis.key", "heartbeat"), stop)
+        watched = resolve(config.get("redis.host", "redis"), int(config.get("redis.port", "6379")))
+        _watch(Keyspace(Server(*watched, timeout_s=1.0)), config.get("redis.key", "heartbeat"), stop)
         _say("Stopping: the connector commits and leaves its group, then everything goes.")
 
 
@@ -94,7 +97,7 @@ def stop_running() -> bool:
         return False
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while state.read() is not None:
+    while state.alive(running.pid):
         if time.monotonic() > deadline:
             raise StartError(
                 f"the demo (pid {running.pid}) did not stop in {_STOP_TIMEOUT_S:.0f} s; kill -9 {running.pid} takes all of it away"
@@ -171,10 +174,11 @@ def _say(text: str) -> None:
 
 def _say_what_is_where(here: state.DemoState, topic: str, config: Mapping[str, str], beat_every_s: float | None) -> None:
     name = config.get("name", "redis-heartbeat-sink")
+    heartbeat = "heartbeat" if shutil.which("heartbeat") else os.path.relpath(sys.argv[0])
     sending = (
         f"A beat goes to {topic} every {beat_every_s:g} s."
         if beat_every_s is not None
-        else f"Nobody sends beats: heartbeat send --topic {topic}"
+        else f"Nobody sends beats: {heartbeat} send --topic {topic}"
     )
     _say(
         f"""
@@ -186,8 +190,8 @@ Running on this machine only, and gone when it ends (Ctrl-C):
 
 Try, in another terminal:
   curl {here.rest}/connectors/{name}/status
-  heartbeat redis TTL {config.get("redis.key", "heartbeat")}
-  heartbeat send "test-$(date)"
+  {heartbeat} redis TTL {config.get("redis.key", "heartbeat")}
+  {heartbeat} send "test-$(date)"
   curl -X PUT {here.rest}/connectors/{name}/pause      # silence: watch the TTL run out
   curl -X PUT {here.rest}/connectors/{name}/resume     # and come back
 """

@@ -1,12 +1,21 @@
-"""Where a running demo's parts are, so that ``heartbeat send`` and ``heartbeat redis`` find them without being told."""
+"""Where a running demo's parts are, so that ``heartbeat send`` and ``heartbeat redis`` find them without being told.
+
+One file per demo. The demo holds a lock on its file for as long as it lives, so that a file
+left behind is known for what it is: a process id alone may be somebody else's by now.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
+from heartbeat.errors import StartError
 
 
 class DemoState(msgspec.Struct, frozen=True):
@@ -19,25 +28,56 @@ class DemoState(msgspec.Struct, frozen=True):
     rest: str
 
 
-def state_file() -> Path:
-    """Return this user's state file."""
-    return Path(tempfile.gettempdir()) / f"redis-heartbeat-sink-demo-{os.getuid()}.json"
+def own_file() -> Path:
+    """Return this process's state file."""
+    return _file(os.getpid())
 
 
-def write(state: DemoState) -> None:
-    """Publish where things are, atomically."""
-    fresh = state_file().with_suffix(f".{state.pid}")
-    fresh.write_bytes(msgspec.json.encode(state))
-    fresh.replace(state_file())
+def _file(pid: int | str) -> Path:
+    return Path(tempfile.gettempdir()) / f"redis-heartbeat-sink-{os.getuid()}-{pid}.json"
+
+
+@contextmanager
+def published(state: DemoState) -> Iterator[None]:
+    """Say where things are, for as long as the context lasts."""
+    path = own_file()
+    try:
+        path.unlink(missing_ok=True)
+        # O_EXCL follows no link: anybody may write to this directory.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise StartError(f"cannot write {path}: {error.strerror}; set TMPDIR to another place") from error
+    with os.fdopen(descriptor, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(msgspec.json.encode(state))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def read() -> DemoState | None:
-    """Return the state of the demo that is running, or None; what a dead process or another user left is ignored."""
+    """Return the state of the demo that was started last of those that run, or None."""
+    pattern = _file("*")
+    files = sorted(pattern.parent.glob(pattern.name), key=lambda path: path.lstat().st_mtime, reverse=True)
+    return next((state for path in files if (state := _living(path))), None)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether the demo of this process still runs."""
+    return _living(_file(pid)) is not None
+
+
+def _living(path: Path) -> DemoState | None:
     try:
-        if state_file().stat().st_uid != os.getuid():
-            return None
-        state = msgspec.json.decode(state_file().read_bytes(), type=DemoState)
-        os.kill(state.pid, 0)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.getuid():
+                return None
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return msgspec.json.decode(file.read(), type=DemoState)
     except (OSError, msgspec.MsgspecError):
         return None
-    return state
+    return None  # nobody holds the lock: what a dead process left
