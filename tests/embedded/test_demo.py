@@ -212,7 +212,7 @@ def test_a_redis_that_does_not_answer_is_unknown_and_never_ok(running: Running) 
 def test_without_a_producer_nobody_beats_but_the_user(tmp_path: Path) -> None:
     with demo_in(tmp_path / "demo", "--no-producer") as (demo, process):
         demo.wait_for("ALERT: Heartbeat key expired!", process)
-        assert "Nobody sends beats: heartbeat send --topic heartbeat-topic" in demo.output
+        assert "heartbeat send --topic heartbeat-topic" in demo.output
         assert not OK.search(demo.output)
         assert demo.run("send").returncode == 0
         demo.wait_for("OK: Heartbeat TTL: ", process)

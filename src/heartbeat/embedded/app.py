@@ -174,7 +174,8 @@ def _say(text: str) -> None:
 
 def _say_what_is_where(here: state.DemoState, topic: str, config: Mapping[str, str], beat_every_s: float | None) -> None:
     name = config.get("name", "redis-heartbeat-sink")
-    heartbeat = "heartbeat" if shutil.which("heartbeat") else os.path.relpath(sys.argv[0])
+    # As the reader can type it: on PATH, or beside the Python that runs this.
+    heartbeat = "heartbeat" if shutil.which("heartbeat") else os.path.relpath(Path(sys.executable).with_name("heartbeat"))
     sending = (
         f"A beat goes to {topic} every {beat_every_s:g} s."
         if beat_every_s is not None
