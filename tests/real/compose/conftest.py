@@ -1,0 +1,36 @@
+"""An engine for all tests of this directory, and a stack for each of their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import engine as engines
+from . import stack as stacks
+from .engine import Engine
+from .stack import Stack
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker engine with Compose."""
+    with engines.running() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the copies of the repository are."""
+    return tmp_path_factory.mktemp("compose")
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, parent: Path) -> Iterator[Stack]:
+    """The stack as it is shipped, healthy, with the connector running."""
+    with stacks.copied("heartbeat-test", parent) as stack:
+        stack.up()
+        stack.set_up()
+        stack.wait_for_running()
+        yield stack
