@@ -12,6 +12,17 @@ from . import stack as stacks
 from .engine import Engine
 from .stack import Stack
 
+HERE = Path(__file__).parent
+LONGEST_S = 900
+"""The first test waits for an engine, images and a build, all of which may have to be fetched."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give this directory's tests the time they need."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(LONGEST_S))
+
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:

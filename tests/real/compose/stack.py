@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class Stack:
         """Return the states of the connector and its tasks, () while nobody answers."""
         try:
             status = self.rest(f"/connectors/{CONNECTOR}/status")
-        except OSError:  # also URLError and HTTPError
+        except (OSError, HTTPException):  # also URLError and HTTPError; the engine's proxy hangs up while nobody listens behind it
             return ()
         return (status["connector"]["state"], *(task["state"] for task in status["tasks"]))
 
