@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(LONGEST_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the containers are doing and have said."""
+    report = yield
+    if report.failed:
+        used = getattr(item, "funcargs", {}).values()
+        found = [stack for stack in (getattr(value, "stack", value) for value in used) if isinstance(stack, Stack)]
+        report.sections += [(f"containers of {stack.project}", stack.account()) for stack in found]
+    return report
 
 
 @pytest.fixture(scope="session")

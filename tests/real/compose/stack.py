@@ -153,6 +153,13 @@ class Stack:
         """Return what the engine knows about a service's container."""
         return json.loads(docker("inspect", self.compose("ps", "-aq", service).strip()))[0]
 
+    def account(self) -> str:
+        """Return what the containers are doing, and their newest log lines."""
+        try:
+            return self.compose("ps", "-a") + self.compose("logs", "--no-color", "--tail", "40")
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            return str(error)
+
     def volumes(self) -> set[str]:
         """Return the names of this project's volumes, without the project's."""
         names = docker("volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={self.project}").split()
@@ -168,15 +175,6 @@ def copied(project: str, parent: Path, *files: str, **variables: str) -> Iterato
     try:
         yield stack
     finally:
-        logs = subprocess.run(
-            ["docker", "compose", "logs", "--no-color", "--tail", "200"],
-            cwd=directory,
-            env=stack.environment,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        (parent / f"{project}.log").write_bytes(logs.stdout)
         stack.compose("--profile", "*", "down", "-v", "--rmi", "local", "--remove-orphans", "--timeout", "5")
 
 

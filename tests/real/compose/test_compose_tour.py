@@ -40,7 +40,9 @@ class Tour:
             return
 
         def shows() -> bool:
-            return bool(re.search(step.expects, self.run(step.command, step.timeout_s), re.MULTILINE))
+            output = self.run(step.command, step.timeout_s)
+            assert re.search(step.expects, output, re.MULTILINE), output
+            return True
 
         eventually(shows, f"{step.command} shows {step.expects!r}", timeout_s=20.0 if "redis-cli" in step.command else 0.0)
 
