@@ -28,7 +28,7 @@ class Demo:
 
     def redis(self, *command: str) -> str:
         """Send one command and return the reply as printed into a pipe."""
-        line = [HEARTBEAT, "redis", "-p", str(self.redis_port), *command]
+        line = [str(HEARTBEAT), "redis", "-p", str(self.redis_port), *command]
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout.rstrip("\n")
 
     def connectors(self) -> list[str]:
@@ -55,7 +55,7 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             [HEARTBEAT, "demo", "--no-producer", *ports], env={**os.environ, "TMPDIR": str(tmp)}, stdout=file, stderr=file
         )
     try:
-        state = eventually(lambda: next(tmp.glob("redis-heartbeat-sink-demo-*.json"), None), "embedded mode runs")
+        (state,) = eventually(lambda: list(tmp.glob("redis-heartbeat-sink-demo-*.json")), "embedded mode runs")
         said = json.loads(state.read_text())
         yield Demo(tmp, said["kafka"], said["redis_port"], said["rest"])
     finally:
