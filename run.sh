@@ -147,7 +147,8 @@ up_docker() {
     undo=(compose 120 down --remove-orphans)
     [ -n "$(volumes)" ] || undo+=(-v) # there was no data, so there is none to lose
   fi
-  trap 'give_up 130 "interrupted"' INT TERM
+  exec 4>&2 # a trap runs with the redirections of the command that it interrupts
+  trap 'give_up 130 "interrupted" 2>&4' INT TERM
   step 1800 "Building the images" build
   step 600 "Starting the stack" up -d --wait --wait-timeout 300
   bounded 240 docker compose exec -T test-runner /scripts/setup.sh </dev/null || give_up $? "the connector could not be set up; the line above says why"

@@ -57,13 +57,19 @@ except (ValueError, KeyError, TypeError): print(text)'
   fi
 }
 
+complain() { # complain FILE WORDS: what the reader of JSON has said, in one form
+  local words hint=''
+  words=$(printf '%s\n' "$2" | sed -e 's/^jq: //' -e 's/^error (at [^)]*): //' -e 's/^parse error: \(.*\) at \(line .*\)/\2: \1/')
+  case $words in
+    line*) case $(sed -n "$(printf '%s\n' "$words" | sed 's/line \([0-9]*\),.*/\1/')p" "$1") in *' //'*) hint='; JSON has no comments' ;; esac ;;
+  esac
+  fail 1 "$1: $words$hint"
+}
+
 read_file() { # read_file FILE: sets name, path, topics, config; says what is wrong with it and where
-  local lines reason
+  local lines
   [ -r "$1" ] || fail 1 "$1 cannot be read"
-  if ! lines=$(read_json 2>&1 <"$1"); then
-    reason=${lines#jq: } reason=${reason#error (at <*>): }
-    fail 1 "$1: ${reason#parse error: }"
-  fi
+  lines=$(read_json 2>&1 <"$1") || complain "$1" "$lines"
   { read -r name && read -r path && read -r topics && read -r config; } <<<"$lines" || fail 1 "$1: it is empty"
   [ -n "$name" ] || fail 1 "$1: it has no \"name\""
   path=/connectors/$path

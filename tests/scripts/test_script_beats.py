@@ -131,6 +131,14 @@ def test_a_signal_reaches_the_job(stage: Stage, java: Path, tmp_path: Path) -> N
         eventually(lambda: batch.others() == [], "nothing of it is left")
 
 
+def test_a_killed_example_beats_no_more(stage: Stage, java: Path) -> None:
+    with stage.running(BATCH, "sleep", "60", BEAT_EVERY_S="1") as batch:
+        eventually(lambda: beats(java, "batch-running-"), "a beat of the running job")
+        os.kill(batch.process.pid, signal.SIGKILL)
+        batch.process.wait(30)
+        eventually(lambda: batch.others() == ["sleep 60"], "only the job is left")
+
+
 def test_a_beat_that_cannot_be_sent_does_not_stop_the_job(stage: Stage) -> None:
     stage.play("kafka-console-producer", "exit 1")
     done = stage.run(BATCH, "echo", "done", KAFKA_BOOTSTRAP=f"127.0.0.1:{free_port()}")

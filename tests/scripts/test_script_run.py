@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import pytest
 from heartbeat.embedded.ports import free_port
 
 from .conftest import Demo
-from .stage import HEARTBEAT, Stage
+from .stage import HEARTBEAT, Stage, eventually
 
 DOCKER = """
 echo "$*" >>"$PLAY/calls"
@@ -25,6 +27,7 @@ if [ "$1" = compose ]; then
 fi
 if [ -f "$PLAY/$name.out" ]; then cat "$PLAY/$name.out"; fi
 if [ -f "$PLAY/$name.err" ]; then cat "$PLAY/$name.err" >&2; fi
+if [ -f "$PLAY/$name.waits" ]; then sleep 60; fi
 if [ -f "$PLAY/$name.code" ]; then exit "$(cat "$PLAY/$name.code")"; fi
 """
 MODEL = """\
@@ -219,6 +222,16 @@ def test_a_start_that_fails_is_told_in_one_line_and_taken_away(docker: Docker, w
     assert done.returncode == 3
     assert expected.format(rest=docker.rest) in refusal(done)
     assert docker.calls() == ["compose build", UP, f"{DOWN} -v"]
+
+
+def test_an_interrupted_start_is_taken_away(docker: Docker) -> None:
+    (docker.play / "compose-up.waits").touch()
+    with docker.stage.running("run.sh") as run:
+        eventually(lambda: UP in docker.calls(), "it starts the stack")
+        os.killpg(run.process.pid, signal.SIGINT)  # what a terminal does for Ctrl-C
+        assert run.process.wait(30) == 130, run.text()
+        run.says("run.sh: interrupted")
+    assert docker.calls()[-1] == f"{DOWN} -v"
 
 
 def test_a_failed_start_costs_no_data_that_was_there_before(docker: Docker) -> None:

@@ -75,11 +75,13 @@ def test_a_broken_file_is_refused_with_line_and_column(beside_demo: Stage, demo:
     assert demo.connectors() == []
 
 
-def test_jq_names_the_place_as_well(host: Stage, demo: Demo) -> None:
-    edit(host, '"redis.ttl": "60",', '"redis.ttl": "60"')
+@pytest.mark.parametrize("comment", ["", " // 120"])
+def test_every_reader_names_the_place_in_one_form(host: Stage, demo: Demo, comment: str) -> None:
+    edit(host, '"redis.ttl": "60",', f'"redis.ttl": "60"{comment}')
     done = host.run(SETUP)
-    assert done.returncode == 1
-    assert "line 11, column " in done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{NAME}.json: line {10 if comment else 11}, column " in done.stderr
+    assert done.stderr.endswith("; JSON has no comments\n") is bool(comment)
     assert len(done.stderr.splitlines()) == 1
     assert demo.connectors() == []
 
