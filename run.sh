@@ -163,6 +163,7 @@ up_embedded() {
     echo "Embedded mode: everything runs in this terminal, on this machine only. Ctrl-C stops it and leaves nothing behind."
     exec .venv/bin/heartbeat demo ${options[@]+"${options[@]}"}
   fi
+  [ -z "$embedded_state" ] || fail 3 "embedded mode is running already: ./run.sh down ends it" # and its log is in use
   mkdir -p .cache
   log=.cache/demo.log
   nohup .venv/bin/heartbeat demo ${options[@]+"${options[@]}"} >"$log" 2>&1 </dev/null &

@@ -314,8 +314,16 @@ def test_embedded_mode_runs_in_the_background_until_down(installed: Stage) -> No
     assert up.returncode == 0, up.stderr
     assert "Running in the background" in up.stdout
     assert "ALIVE" in installed.run("scripts/check-redis.sh").stdout
-    taken = installed.run("run.sh", "--embedded", "-d", *ports)
-    assert taken.returncode == 3
-    assert "already in use; choose another with --kafka-port" in refusal(taken)
+    again = installed.run("run.sh", "--embedded", "-d", *ports)
+    assert again.returncode == 3
+    assert refusal(again) == "run.sh: embedded mode is running already: ./run.sh down ends it"
     assert installed.run("run.sh", "down").stdout == "The demo has stopped.\n"
     assert installed.run("run.sh", "down").stdout == "Nothing is running here.\n"
+
+
+def test_embedded_mode_names_a_taken_port(installed: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = installed.run("run.sh", "--embedded", "-d", "--kafka-port", port)
+    assert done.returncode == 3
+    assert f"Cannot listen on port {port} of 127.0.0.1: it is already in use; choose another with --kafka-port." in refusal(done)
