@@ -23,24 +23,24 @@ def bash(command: str) -> str:
 
 
 @pytest.fixture
-def stack() -> Iterator[None]:
-    """The tour's ports are the ones people type, so they must be free."""
+def embedded() -> Iterator[None]:
+    """Nothing runs, and the tour's ports are free: they are the ones that people type."""
     try:
         for port in (9092, 6379, 8083):
             require_free(port)
     except StartError as error:
         pytest.fail(f"the README's tour needs its ports: {error}")
-    bash("./run.sh -d")
     yield
-    bash("./run.sh down")
+    bash("./run.sh --embedded down")
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("embedded")
 def test_the_tour_of_the_readme_works_from_its_first_command_to_its_last() -> None:
     blocks = [bash(block) for block in re.findall(r"```bash\n(.*?)```", TOUR, re.DOTALL)]
-    status, created, beat, restarted, changed, silence, recovery, end = blocks
+    started, status, created, beat, restarted, changed, silence, recovery, scripts, end = blocks
     shown = re.search(r"```json\n(.*?)\n```", TOUR)
     assert shown is not None
+    assert "Running in the background" in started
     assert status == shown[1]
     assert '"tasks":[{"connector":"redis-heartbeat-sink","task":0}]' in created
     sent, value, ttl_s = beat.splitlines()
@@ -51,4 +51,6 @@ def test_the_tour_of_the_readme_works_from_its_first_command_to_its_last() -> No
     assert '"redis.ttl":"4"' in changed
     assert silence == "-2"
     assert 0 < int(recovery.splitlines()[-1]) <= 4
+    assert "Connector redis-heartbeat-sink: updated" in scripts
+    assert re.search(r"^✅ ALIVE: heartbeat in Redis at 127\.0\.0\.1:6379$", scripts, re.MULTILINE)
     assert end == "The demo has stopped."

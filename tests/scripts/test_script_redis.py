@@ -1,0 +1,213 @@
+"""check-redis.sh and heartbeat-monitor.sh: what they say of a key, and whom they tell."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from heartbeat.embedded.app import verdict
+from heartbeat.embedded.ports import free_port
+
+from .conftest import Demo
+from .stage import Stage, eventually
+
+CHECK = "scripts/check-redis.sh"
+MONITOR = "scripts/heartbeat-monitor.sh"
+ALERT = "⚠️  ALERT: Heartbeat key expired! System may be down."
+UNKNOWN = "❔ UNKNOWN: Redis does not answer; nothing can be said about the heartbeat."
+
+
+@pytest.fixture(params=["heartbeat", "redis-cli"])
+def host(request: pytest.FixtureRequest, beside_demo: Stage) -> Stage:
+    """Each client in turn."""
+    if request.param == "redis-cli":
+        if shutil.which("redis-cli") is None:
+            pytest.skip("redis-cli is missing: apt install redis-tools")
+        beside_demo.add("redis-cli")
+    return beside_demo
+
+
+@contextmanager
+def mute_server() -> Iterator[int]:
+    """A port where connections are accepted and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_check_shows_value_ttl_and_age_of_a_live_key(host: Stage, demo: Demo) -> None:
+    stamp = int(time.time() * 1000) - 7_000
+    demo.redis("SET", "heartbeat", str(stamp), "EX", "50")
+    done = host.run(CHECK)
+    assert done.returncode == 0, done.stderr
+    alive, value, ttl = done.stdout.splitlines()
+    assert alive == f"✅ ALIVE: heartbeat in Redis at 127.0.0.1:{demo.redis_port}"
+    seen = re.fullmatch(rf"Value: {stamp} \(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, (\d+) s ago\)", value)
+    assert seen
+    assert 6 <= int(seen[1]) <= 60
+    left = re.fullmatch(r"TTL:   (\d+) s left", ttl)
+    assert left
+    assert 0 <= int(left[1]) <= 50
+
+
+def test_check_takes_another_key(host: Stage, demo: Demo) -> None:
+    demo.redis("SET", "my-service-heartbeat", "1755138932496", "EX", "50")
+    assert host.run(CHECK, "my-service-heartbeat").returncode == 0
+    assert host.run(CHECK, REDIS_KEY="my-service-heartbeat").returncode == 0
+    assert host.run(CHECK).returncode == 1
+
+
+def test_check_says_that_a_key_has_expired(host: Stage) -> None:
+    done = host.run(CHECK)
+    assert done.returncode == 1
+    assert "EXPIRED" in done.stdout
+
+
+def test_check_knows_nothing_of_a_key_without_ttl(host: Stage, demo: Demo) -> None:
+    demo.redis("SET", "heartbeat", "mine")
+    done = host.run(CHECK)
+    assert done.returncode == 2
+    assert "somebody else wrote it" in done.stdout
+
+
+def test_check_knows_nothing_where_redis_does_not_answer(host: Stage) -> None:
+    done = host.run(CHECK, REDIS_PORT=str(free_port()))
+    assert done.returncode == 2
+    assert "UNKNOWN" in done.stdout
+
+
+def test_check_does_not_wait_for_ever_for_a_redis_that_says_nothing(host: Stage) -> None:
+    with mute_server() as port:
+        done = host.run(CHECK, REDIS_PORT=str(port))
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("script", [CHECK, MONITOR])
+def test_a_machine_without_any_client_is_told_what_to_install(stage: Stage, script: str) -> None:
+    done = stage.run(script)
+    assert done.returncode == 2
+    assert "apt install redis-tools" in done.stderr
+
+
+def test_monitor_says_ok_warning_alert_and_unknown(host: Stage, demo: Demo) -> None:
+    demo.redis("SET", "heartbeat", "1", "EX", "60")
+    with host.running(MONITOR, CHECK_EVERY_S="1") as monitor:
+        monitor.says("✅ OK: Heartbeat TTL: ")
+        demo.redis("SET", "heartbeat", "1", "EX", "9")
+        monitor.says("🟡 WARNING: Heartbeat TTL low: ")
+        demo.redis("DEL", "heartbeat")
+        monitor.says(ALERT)
+        demo.redis("SET", "heartbeat", "1")
+        monitor.says("❔ UNKNOWN: the heartbeat key has no TTL: somebody else wrote it.")
+    assert re.search(r"OK: Heartbeat TTL: (5\d|60)s\n", monitor.text())
+    assert re.search(r"WARNING: Heartbeat TTL low: \ds\n", monitor.text())
+
+
+@pytest.mark.parametrize(
+    ("reply", "line"),
+    [
+        ("10", "✅ OK: Heartbeat TTL: 10s"),  # the original's comment says "10 or less", its code and its users know "less than 10"
+        ("9", "🟡 WARNING: Heartbeat TTL low: 9s"),
+        ("0", "🟡 WARNING: Heartbeat TTL low: 0s"),  # the original says OK
+        ("NOAUTH Authentication required.", "❔ UNKNOWN: Redis answers: NOAUTH Authentication required."),
+        ("", "❔ UNKNOWN: Redis answers: "),
+    ],
+)
+def test_monitor_judges_a_reply(stage: Stage, reply: str, line: str) -> None:
+    stage.play("redis-cli", f"echo '{reply}'")
+    with stage.running(MONITOR) as monitor:
+        monitor.says(f"{line}\n")
+
+
+def test_monitor_never_says_ok_of_a_redis_that_does_not_answer(host: Stage) -> None:
+    with host.running(MONITOR, CHECK_EVERY_S="1", REDIS_PORT=str(free_port())) as monitor:
+        monitor.says(UNKNOWN, times=2)
+    assert "OK" not in monitor.text()
+
+
+def test_monitor_says_what_embedded_mode_says() -> None:
+    assert verdict(-2) == ALERT
+    assert verdict(None) == UNKNOWN
+
+
+@dataclass
+class Slack:
+    """Stands in for Slack: answers with the next of ``answers`` (the last one again and again); None means that it hangs."""
+
+    answers: list[int | None]
+    bodies: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    def answer(self) -> int | None:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@contextmanager
+def slack(*answers: int | None) -> Iterator[Slack]:
+    receiver = Slack(list(answers))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            receiver.bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            status = receiver.answer()
+            if status is None:
+                receiver.ended.wait(60)
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        receiver.url = f"http://127.0.0.1:{server.server_port}/services/secret"
+        try:
+            yield receiver
+        finally:
+            receiver.ended.set()
+            server.shutdown()
+
+
+def test_an_outage_is_told_once_and_the_next_one_again(beside_demo: Stage, demo: Demo) -> None:
+    with slack(200) as receiver, beside_demo.running(MONITOR, CHECK_EVERY_S="1", SLACK_WEBHOOK_URL=receiver.url) as monitor:
+        monitor.says(ALERT, times=3)
+        assert receiver.bodies == ['{"text":"🚨 System heartbeat lost!"}']
+        demo.redis("SET", "heartbeat", "1", "EX", "60")
+        monitor.says("✅ OK")
+        demo.redis("DEL", "heartbeat")
+        eventually(lambda: len(receiver.bodies) == 2, "the second outage is told")
+        assert "secret" not in monitor.text()
+
+
+def test_an_outage_that_slack_refuses_is_told_again(beside_demo: Stage) -> None:
+    with slack(500, 200) as receiver, beside_demo.running(MONITOR, CHECK_EVERY_S="1", SLACK_WEBHOOK_URL=receiver.url) as monitor:
+        monitor.says(ALERT, times=4)
+        assert monitor.text().count("Slack answered 500") == 1
+        assert len(receiver.bodies) == 2
+
+
+def test_the_monitor_goes_on_while_slack_hangs(beside_demo: Stage, demo: Demo) -> None:
+    with slack(None) as receiver, beside_demo.running(MONITOR, CHECK_EVERY_S="1", SLACK_WEBHOOK_URL=receiver.url) as monitor:
+        monitor.says("Slack did not answer")
+        monitor.says(ALERT, times=2)
+        demo.redis("SET", "heartbeat", "1", "EX", "60")
+        monitor.says("✅ OK")
+
+
+def test_the_webhook_is_in_no_list_of_processes(beside_demo: Stage) -> None:
+    with slack(None) as receiver, beside_demo.running(MONITOR, SLACK_WEBHOOK_URL=receiver.url) as monitor:
+        eventually(lambda: receiver.bodies, "Slack has been called")
+        lines = monitor.others()
+        assert any("curl" in line for line in lines)
+        assert not any("secret" in line for line in lines)
