@@ -88,7 +88,7 @@ reason() { # reason WHAT: one line for what went wrong, with the way out
   local image port usual service
   image=$(first_match -e 's/.*failed to solve: ([^ ]*): failed to resolve.*/\1/p' -e 's/.*pull access denied for ([^ ,]*),.*/\1/p' \
     -e 's/.*manifest for ([^ ]*) not found.*/\1/p' -e 's/.*failed to resolve reference "([^"]*)".*/\1/p' \
-    -e 's/^ *([^ ]+) Error .*registry-1\.docker\.io.*/the image of \1/p')
+    -e 's|^ *([^ ]+) Error .*https:[^ ]*/v2/.*|the image of \1|p')
   port=$(first_match -e 's/.*:([0-9]+): bind: address already in use.*/\1/p' -e 's/.*:([0-9]+) failed: port is already allocated.*/\1/p')
   service=$(first_match -e "s/.*container $project-(.*)-[0-9]+ (is unhealthy|exited).*/\1/p")
   if grep -qi 'no space left on device' "$log"; then
@@ -96,7 +96,7 @@ reason() { # reason WHAT: one line for what went wrong, with the way out
   elif [ -n "$port" ]; then
     usual=$(published_ports | awk -v port="$port" '$2 == port { print $1; exit }')
     taken_port "${usual:-$port}" "$port"
-  elif [ -n "$image" ] || grep -qE 'registry-1\.docker\.io|toomanyrequests' "$log"; then
+  elif [ -n "$image" ] || grep -qE 'https://[^ ]*/v2/|toomanyrequests' "$log"; then
     echo "${image:-an image} could not be pulled: check the network, or set Docker's proxy or mirror; without Docker: ./run.sh --embedded"
   elif [ -n "$service" ]; then
     echo "$service did not become healthy; what it said is in $log. Without Docker: ./run.sh --embedded"

@@ -51,7 +51,7 @@ services:
         published: "{redis}"
         protocol: tcp
 """
-NO_REGISTRY = 'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on 10.0.0.53:53: no such host'
+NO_REGISTRY = 'Get "https://registry.example/v2/": dial tcp: lookup registry.example on 10.0.0.53:53: no such host'
 NO_ENGINE = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 UP = "compose up -d --wait --wait-timeout 300"
 SETUP = "compose exec -T test-runner /scripts/setup.sh"
@@ -184,7 +184,7 @@ def test_a_stack_that_runs_already_has_its_ports_and_is_brought_up_to_date(docke
     ("words", "expected"),
     [
         (
-            f"failed to solve: debian:bookworm-slim: failed to resolve source metadata for docker.io/x: {NO_REGISTRY}",
+            f"failed to solve: debian:bookworm-slim: failed to resolve source metadata for registry.example/x: {NO_REGISTRY}",
             "debian:bookworm-slim could",
         ),
         ("failed to solve: write /var/lib/docker/tmp/x: no space left on device", "the disk is full: `docker system df`"),
