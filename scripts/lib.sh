@@ -27,12 +27,15 @@ first_of() { # first_of NAME...: the first of these commands that exists
   return 1
 }
 
-embedded_state() { # what a running embedded mode says about itself, one line of JSON
+embedded_state() { # what the embedded mode that was started last says about itself (embedded/state.py), one line of JSON
   local file
-  file=${TMPDIR:-/tmp}/redis-heartbeat-sink-demo-$(id -u).json
-  if [ -O "$file" ] && kill -0 "$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$file")" 2>/dev/null; then
-    cat "$file"
-  fi
+  # shellcheck disable=SC2012  # the newest first; the names are our own
+  ls -t "${TMPDIR:-/tmp}/redis-heartbeat-sink-$(id -u)"-*.json 2>/dev/null | while IFS= read -r file; do
+    if [ -O "$file" ] && kill -0 "$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$file")" 2>/dev/null; then
+      cat "$file"
+      break
+    fi
+  done || true
 }
 
 embedded() { # embedded FIELD DEFAULT: where embedded mode runs, that field of its state

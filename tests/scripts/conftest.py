@@ -55,8 +55,10 @@ def running_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             [HEARTBEAT, "demo", "--no-producer", *ports], env={**os.environ, "TMPDIR": str(tmp)}, stdout=file, stderr=file
         )
     try:
-        (state,) = eventually(lambda: list(tmp.glob("redis-heartbeat-sink-demo-*.json")), "embedded mode runs")
-        said = json.loads(state.read_text())
+        (state,) = eventually(
+            lambda: [text for file in tmp.glob("redis-heartbeat-sink-*.json") if (text := file.read_text())], "embedded mode runs"
+        )
+        said = json.loads(state)
         yield Demo(tmp, said["kafka"], said["redis_port"], said["rest"])
     finally:
         process.terminate()

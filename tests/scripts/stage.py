@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 ROOT: Final = Path(__file__).parents[2]
 HEARTBEAT: Final = Path(sys.executable).with_name("heartbeat")
 PLAIN_TOOLS: Final = (
-    *("awk", "basename", "bash", "cat", "curl", "date", "dirname", "env", "grep", "head", "id", "mkdir", "mkfifo", "mktemp", "nohup"),
+    *("awk", "basename", "bash", "cat", "curl", "date", "dirname", "env", "grep", "head", "id", "ls", "mkdir", "mkfifo", "mktemp", "nohup"),
     *("perl", "rm", "sed", "seq", "sh", "sleep", "tail", "timeout"),
 )
 """What every machine has. No Java tools, no redis-cli, no jq, no python3, no docker: a test that wants one says so."""
