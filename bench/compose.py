@@ -60,6 +60,7 @@ def compose(setting: Setting) -> Section:
         "JVM: Kafka 4.1's `connect-standalone` with the file sink, `plugin.discovery=service_load`, `-XX:TieredStopAtLevel=1 "
         "-XX:+UseSerialGC -Xmx256m`: `bench/compose-jvm.yml`. The broker is the same, Kafka 3.4 with ZooKeeper.",
     ]
+    notes.append("The containers are the engine's children, not the bench's: \"others\" counts what they use.")
     if found.stand_in:
         notes.append("The public images are local stand-ins (`tests/real/compose/standins.sh`): same programs, other sizes.")
     return Section("compose", "`docker compose up -d --wait` -> the connector is RUNNING.", rows, notes)
