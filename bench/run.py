@@ -1,6 +1,6 @@
 """Measures all figures, or those named, and writes them to ``bench/RESULTS.md``. It never judges by its exit code.
 
-Usage: ``python -m bench.run [figure ...]``; on loopback only, within ten minutes.
+Usage: ``python -m bench.run [figure ...]``; on loopback only, within fifteen minutes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tests.real.parts import kafka_4_1, redis_server
 from bench import machine, results
 from bench.catch_up import catch_up
 from bench.cold_start import cold_start
+from bench.compose import compose
+from bench.fresh_clone import fresh_clone
 from bench.idle import idle
 from bench.latency import latency
 from bench.results import Section
@@ -30,6 +32,8 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "latency": latency,
     "cold-start": cold_start,
     "catch-up": catch_up,
+    "fresh-clone": fresh_clone,
+    "compose": compose,
 }
 
 
