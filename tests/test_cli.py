@@ -207,3 +207,40 @@ def test_a_worker_names_the_keys_of_distributed_mode_once(running: tuple[subproc
     text = running[1].read_text()
     assert text.count("These keys mean nothing to this standalone worker: config.storage.topic, group.id (") == 1
     assert "without authentication" not in text
+
+
+CONNECTOR = '{"name": "quiet", "config": {"connector.class": "RedisHeartbeatSink", "topics": "t", "redis.host": "127.0.0.1"}}'
+
+
+def test_a_connectors_file_in_the_workers_place_runs_that_connector_with_the_environments_properties(tmp_path: Path) -> None:
+    connector, output, port = tmp_path / "connector.json", tmp_path / "output", free_port()
+    connector.write_text(CONNECTOR)
+    environment = {
+        **ENVIRONMENT,
+        "CONNECT_BOOTSTRAP_SERVERS": f"{LOOPBACK}:1",
+        "CONNECT_LISTENERS": f"http://{LOOPBACK}:{port}",
+        "CONNECT_KEY_CONVERTER": STRINGS,
+        "CONNECT_VALUE_CONVERTER": STRINGS,
+    }
+    with (
+        output.open("w") as file,
+        subprocess.Popen([HEARTBEAT, "connect-standalone", connector], stdout=file, stderr=file, env=environment) as process,
+    ):
+        try:
+            deadline = time.monotonic() + DEADLINE_S
+            while not answers(port):
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < deadline, output.read_text()
+                time.sleep(0.05)
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/connectors", timeout=5) as reply:
+                assert reply.read() == b'["quiet"]'
+        finally:
+            process.kill()
+
+
+def test_a_connectors_file_alone_ends_with_1_and_says_what_is_missing(tmp_path: Path) -> None:
+    connector = tmp_path / "connector.json"
+    connector.write_text(CONNECTOR)
+    done = run("connect-standalone", connector)
+    assert done.returncode == 1
+    assert last_words(done) == f"heartbeat: {connector} is a connector's file; the first file must be the worker's properties"

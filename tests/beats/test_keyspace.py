@@ -528,3 +528,24 @@ def test_a_server_that_asks_for_a_certificate_gets_ours(tmp_path: Path, opened: 
 def test_a_server_without_tls_is_not_written_to(redis: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
     with pytest.raises(ConnectError):
         opened(redis.host, redis.port, tls=Tls(verify=False), timeout_s=1.0).check()
+
+
+def test_a_server_without_info_is_taken_for_new_enough(scripted: Scripted) -> None:
+    server, keyspace = scripted(replies({"INFO": b"-ERR unknown command 'INFO', with args beginning with: 'server' \r\n"}))
+    keyspace.check()
+    keyspace.write({"a": 1}, TTL)
+    assert [words[1] for _, words in server.commands if words[0] == "SET"] == ["a"]
+    assert server.connections == 1
+
+
+def test_another_error_about_info_is_not_overlooked(scripted: Scripted) -> None:
+    _, keyspace = scripted(replies({"INFO": b"-ERR something is wrong\r\n"}))
+    assert "something is wrong" in permanent(keyspace.check)
+
+
+def test_the_name_of_a_binary_key_is_written_byte_for_byte(redis: EmbeddedRedis, keyspace: Keyspace) -> None:
+    beat = now_ms()
+    keyspace.write({"s:" + b"\xff\x00\xc3".decode("utf-8", "surrogateescape"): beat}, TTL)
+    with socket.create_connection((redis.host, redis.port), timeout=5) as plain:
+        plain.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\ns:\xff\x00\xc3\r\n")
+        assert plain.recv(100) == bulk(str(beat))

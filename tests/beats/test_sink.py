@@ -13,7 +13,9 @@ import pytest
 from heartbeat.beats import sink
 from heartbeat.beats.keyspace import Keyspace, Server
 from heartbeat.beats.sink import HeartbeatSink
-from heartbeat.connect.api import NO_TIMESTAMP, Batch, TaskContext
+from heartbeat.connect.api import NO_TIMESTAMP, Batch, TaskContext, TopicPartition
+from heartbeat.connect.conversion import Conversion, Tolerance
+from heartbeat.connect.converters import ByteArrayConverter, StringConverter
 from heartbeat.embedded.ports import free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError, RetriableError
@@ -27,7 +29,7 @@ class Message:
     """A consumed record."""
 
     stamp: int
-    name: str | None = None
+    name: str | bytes | None = None
 
     def topic(self) -> str:
         return "t"
@@ -42,7 +44,7 @@ class Message:
         return (0 if self.stamp == NO_TIMESTAMP else 1), self.stamp
 
     def key(self) -> bytes | None:
-        return None if self.name is None else self.name.encode()
+        return self.name.encode() if isinstance(self.name, str) else self.name
 
     def value(self) -> bytes | None:
         return b"beat"
@@ -284,3 +286,121 @@ def test_redis_that_refuses_us_is_a_reason_to_fail_at_the_start(bench: Bench, se
 
 def test_a_task_that_never_started_can_be_stopped() -> None:
     HeartbeatSink().stop()
+
+
+LINE = "Successfully processed {} records and updated Redis heartbeat"
+
+
+def test_the_line_counts_also_records_that_changed_nothing(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms()
+    bench.put(beat, at=1000.0)
+    bench.put(beat - 1, beat - 2, at=1000.2)
+    bench.put(beat - 3_600_000, at=1000.4)
+    bench.put(beat + 1, at=1001.0)
+    assert bench.said("INFO") == [LINE.format(1), LINE.format(4)]
+
+
+def test_nothing_written_is_no_success(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms()
+    bench.put(beat, at=1000.0)
+    for at in (1002.0, 1004.0, 1006.0):
+        bench.put(beat - 1, at=at)
+    bench.task.stop()
+    assert bench.said("INFO") == [LINE.format(1)]
+
+
+@pytest.mark.parametrize("mode", ["processing", "record"])
+def test_a_clock_that_is_set_back_silences_nobody(bench: Bench, server: EmbeddedRedis, mode: str) -> None:
+    start(bench, server, heartbeat_time=mode)
+    now = now_ms()
+    bench.clock.wall_ms = now + 3_600_000
+    bench.put(bench.clock.wall_ms)
+    assert bench.get() == now + 3_600_000
+    bench.clock.wall_ms = now
+    bench.put(now)
+    assert bench.get() == now
+    bench.clock.wall_ms = now + 1
+    bench.put(now + 1)
+    assert bench.get() == now + 1
+
+
+def test_sources_that_are_gone_are_not_remembered(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="s:${key}", redis_ttl="60")
+    now = bench.clock.wall_ms = now_ms()
+    bench.put(*[now] * 100, keys=[str(number) for number in range(100)], at=1000.0)
+    bench.clock.wall_ms = now + 30_000
+    bench.put(now + 30_000, keys=["lasts"], at=1030.0)
+    bench.clock.wall_ms = now + 61_000
+    bench.put(at=1061.0)
+    assert bench.task._written.keys() == {"s:lasts"}
+
+
+def mixed(*names: str | bytes | None, skip: bool, binary: bool = False) -> tuple[Batch, Conversion]:
+    """Return records of now with these keys, as the worker would hand them over, and what counts the given up."""
+    conversion = Conversion("c-0", ByteArrayConverter() if binary else StringConverter(), StringConverter(), Tolerance(skip=skip))
+    stamp = now_ms()
+    return conversion.batch(conversion.convert([Message(stamp, name) for name in names], {TopicPartition("t", 0): 1})), conversion
+
+
+def test_records_that_name_no_source_are_skipped_and_counted_and_the_others_written(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="${key}")
+    batch, conversion = mixed("a", None, "hb:{x}:down", "", "b", skip=True)
+    bench.task.put(batch)
+    assert conversion.skipped == 3
+    assert bench.get("a") is not None
+    assert bench.get("b") is not None
+    assert bench.redis.execute("DBSIZE") == 2
+    assert bench.said("INFO") == [LINE.format(5)]
+
+
+@pytest.mark.parametrize("name", [None, "hb:{x}:down", ""])
+def test_without_tolerance_a_record_that_names_no_source_fails_the_task_after_the_others_are_written(
+    bench: Bench, server: EmbeddedRedis, name: str | None
+) -> None:
+    start(bench, server, redis_key="${key}")
+    batch, conversion = mixed("a", name, "b", skip=False)
+    with pytest.raises(ConnectError, match="Tolerance exceeded in error handler") as caught:
+        bench.task.put(batch)
+    assert not isinstance(caught.value, RetriableError)
+    assert conversion.skipped == 0
+    assert bench.redis.execute("DBSIZE") == 2
+    assert bench.get("a") is not None
+    assert bench.get("b") is not None
+
+
+def test_a_batch_put_again_counts_what_it_skips_once(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="${key}")
+    batch, conversion = mixed("a", None, "b", None, skip=True)
+    bench.redis.execute("CONFIG", "SET", "maxmemory", "1")
+    try:
+        for _ in range(3):
+            with pytest.raises(RetriableError):
+                bench.task.put(batch)
+        assert conversion.skipped == 0
+    finally:
+        bench.redis.execute("CONFIG", "SET", "maxmemory", "0")
+    bench.task.put(batch)
+    assert conversion.skipped == 2
+    assert bench.said("INFO") == [LINE.format(4)]
+
+
+def test_a_batch_of_nameless_records_only_writes_nothing_and_says_no_success(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="s:${key}")
+    batch, conversion = mixed(None, None, skip=True)
+    bench.task.put(batch)
+    assert (conversion.skipped, bench.redis.execute("DBSIZE"), bench.said("INFO")) == (2, 0, [])
+
+
+def test_binary_keys_are_sources_too(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="s:${key}")
+    batch, conversion = mixed(b"\xff", b"\xfe", b"plain", skip=False, binary=True)
+    bench.task.put(batch)
+    assert (conversion.skipped, bench.redis.execute("DBSIZE")) == (0, 3)
+    assert bench.get("s:plain") is not None
+
+
+def test_producers_that_choose_whole_keys_are_warned_of(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="${key}")
+    assert "whoever produces chooses which Redis keys are written" in bench.said("WARNING")[0]

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartbeat.beats.sink import HeartbeatSink
+from heartbeat.beats.template import KNOWN
+from heartbeat.connect import worker_config
 from heartbeat.connect.connector_config import Validation, consumer_properties, converter_settings, validate
 from heartbeat.connect.plugins import Plugin
 from heartbeat.errors import BadRequest
@@ -245,3 +247,39 @@ def test_any_config_is_judged_without_an_exception_and_described_with_as_many_er
     validation = check({key: text for key, text in given.items() if key != "connector.plugin.version"})
     described = validation.describe()
     assert described["error_count"] == len(validation.errors) == sum(len(one["value"]["errors"]) for one in described["configs"])
+
+
+def test_a_policy_named_by_its_java_class_is_kept() -> None:
+    java = "org.apache.kafka.connect.connector.policy.NoneConnectorClientConfigOverridePolicy"
+    worker = worker_config.parse({**WORKER, "connector.client.config.override.policy": java}).given
+    assert errors({"consumer.override.fetch.min.bytes": "1"}, worker) == [
+        "The 'None' policy does not allow 'fetch.min.bytes' to be overridden in the connector configuration."
+    ]
+
+
+@pytest.mark.parametrize("policy", ["All", "None", "Principal"])
+def test_overrides_of_the_admin_client_are_refused_and_not_ignored(policy: str) -> None:
+    worker = {**WORKER, "connector.client.config.override.policy": policy}
+    (told,) = errors({"admin.override.sasl.jaas.config": "x", "admin.override.client.id": "y"}, worker)
+    assert told.startswith("admin.override.* is not supported by this worker yet")
+    with pytest.raises(BadRequest, match=r"admin\.override"):
+        check({"admin.override.client.id": "y"}, worker).check()
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [("1000", []), ("1001", ["Value must be no more than 1000"]), ("2147483647", ["Value must be"])]
+)
+def test_more_tasks_than_a_process_can_have_are_refused(count: str, told: list[str]) -> None:
+    found = errors({"tasks.max": count})
+    assert len(found) == len(told)
+    assert all(words in error for words, error in zip(told, found, strict=True))
+
+
+def test_an_unknown_placeholder_is_refused_with_those_that_are_known() -> None:
+    (told,) = errors({"redis.key": "pump:${kye}"})
+    assert told.startswith("Invalid value pump:${kye} for configuration redis.key: unknown placeholder ${kye}")
+    assert all(known in told for known in KNOWN)
+
+
+def test_a_key_where_the_index_lives_is_refused() -> None:
+    assert "index's own" in errors({"redis.key": "hb:{x}:down"})[0]

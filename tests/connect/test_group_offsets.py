@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from tests.fakes import CollectingSink
+from tests.fakes import PATIENCE_S, CollectingSink
 
 from heartbeat.connect.api import TopicPartition, same_address
 from heartbeat.connect.assembly import Assembly
@@ -19,7 +22,7 @@ from heartbeat.connect.requests import CreateRequest
 from heartbeat.connect.store import Store, TargetState
 from heartbeat.connect.worker import Worker
 from heartbeat.connect.worker_config import WORKER_KEYS, WorkerConfig
-from heartbeat.errors import BadRequest, ConnectError, NotFound
+from heartbeat.errors import BadRequest, Conflict, ConnectError, NotFound
 
 BYTES = "org.apache.kafka.connect.converters.ByteArrayConverter"
 GIVEN = {"bootstrap.servers": "127.0.0.1:1", "key.converter": BYTES, "value.converter": BYTES}
@@ -32,6 +35,10 @@ class FakeCluster(Admin):
     def __init__(self) -> None:
         self.groups: dict[str, dict[TopicPartition, int]] = {}
         self.refuses: int | None = None
+        self.asked = threading.Event()
+        self.gate = threading.Event()
+        """Closed, the cluster does not answer."""
+        self.gate.set()
 
     def group_offsets(self, group: str) -> dict[TopicPartition, int]:
         self._answer()
@@ -46,6 +53,8 @@ class FakeCluster(Admin):
         self.groups.pop(group, None)
 
     def _answer(self) -> None:
+        self.asked.set()
+        self.gate.wait(PATIENCE_S)
         if self.refuses is not None:
             raise GroupError(KafkaError(self.refuses))
 
@@ -230,3 +239,58 @@ def test_a_failed_change_does_not_hold_the_herder() -> None:
         world.offsets.reset("c")
     world.herder.delete("c")
     assert world.herder.connectors() == []
+
+
+@contextmanager
+def changing(world: World, verb: str) -> Iterator[ThreadPoolExecutor]:
+    """Have a change of the connector's offsets under way, which ends with the context; the pool is for other verbs."""
+    world.cluster.asked.clear()
+    world.cluster.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        change = pool.submit(world.offsets.alter, "c", [entry(0, 9)]) if verb == "alter" else pool.submit(world.offsets.reset, "c")
+        try:
+            assert world.cluster.asked.wait(PATIENCE_S)
+            yield pool
+            assert not change.done()
+        finally:
+            world.cluster.gate.set()
+        change.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("verb", ["alter", "reset"])
+def test_while_offsets_are_being_changed_verbs_on_other_connectors_do_not_wait(verb: str) -> None:
+    world = World()
+    config = {"connector.class": "CollectingSink", "topics": "t"}
+
+    def others() -> None:
+        world.herder.create(CreateRequest("other", config, TargetState.STOPPED))
+        world.herder.put_config("other", {**config, "topics": "u"})
+        world.herder.set_target("other", TargetState.PAUSED)
+        world.herder.restart("other", include_tasks=True)
+        world.herder.delete("other")
+
+    with changing(world, verb) as pool:
+        pool.submit(others).result(PATIENCE_S / 2)
+        assert world.herder.busy_s() == 0
+
+
+@pytest.mark.parametrize("verb", ["alter", "reset"])
+def test_while_offsets_are_being_changed_verbs_on_that_connector_are_a_conflict_and_then_work(verb: str) -> None:
+    world = World()
+    config = {"connector.class": "CollectingSink", "topics": "t"}
+    verbs: list[Callable[[], object]] = [
+        lambda: world.herder.set_target("c", TargetState.PAUSED),
+        lambda: world.herder.put_config("c", config),
+        lambda: world.herder.patch_config("c", {"topics": "u"}),
+        lambda: world.offsets.reset("c"),
+        lambda: world.offsets.alter("c", [entry(0, 1)]),
+        lambda: world.herder.delete("c"),
+    ]
+    with changing(world, verb) as pool:
+        before = world.herder.record("c")
+        for refused in verbs:
+            with pytest.raises(Conflict) as caught:
+                pool.submit(refused).result(PATIENCE_S / 2)
+            assert caught.value.status == 409
+        assert world.herder.record("c") == before
+    world.herder.delete("c")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,11 @@ from heartbeat.connect.kafka import Sender
 from heartbeat.connect.plugins import Plugin, Plugins
 from heartbeat.connect.requests import CreateRequest
 from heartbeat.connect.store import ConnectorRecord, FileStore, Store, TargetState
-from heartbeat.connect.task import State, TaskId
+from heartbeat.connect.task import State, TaskId, TaskSpec
 from heartbeat.connect.worker import Worker
 from heartbeat.connect.worker_config import WORKER_KEYS, WorkerConfig
 from heartbeat.embedded.broker import EmbeddedBroker
-from heartbeat.errors import AlreadyExists, BadRequest, NotFound
+from heartbeat.errors import AlreadyExists, BadRequest, ConnectError, NotFound
 
 STRING = "org.apache.kafka.connect.storage.StringConverter"
 CONFIG = {"connector.class": "CollectingSink", "topics": "t", "tasks.max": "2"}
@@ -41,7 +43,13 @@ def broker() -> Iterator[EmbeddedBroker]:
 class World:
     """A worker without its REST API."""
 
-    def __init__(self, broker: EmbeddedBroker, store: Store | None = None, worker: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        broker: EmbeddedBroker,
+        store: Store | None = None,
+        worker: Mapping[str, str] | None = None,
+        assembly: type[Assembly] = Assembly,
+    ) -> None:
         self.given = {
             "bootstrap.servers": broker.bootstrap,
             "key.converter": STRING,
@@ -57,7 +65,7 @@ class World:
         config = WorkerConfig(self.given, WORKER_KEYS.load(self.given))
         self.store = store or Store()
         self.worker = Worker(graceful_timeout_s=10.0)
-        self.herder = Herder(self.store, self.worker, self.plugins, Assembly(self.plugins, config, same_address), self.given)
+        self.herder = Herder(self.store, self.worker, self.plugins, assembly(self.plugins, config, same_address), self.given)
 
     def create(self, name: str = "c", target: TargetState = TargetState.STARTED, **changes: str) -> ConnectorRecord:
         config = {**CONFIG, **{key.replace("_", "."): value for key, value in changes.items()}}
@@ -649,3 +657,165 @@ def test_the_stored_config_keeps_the_secret_that_was_posted(world: World) -> Non
     world.create(target=TargetState.STOPPED, redis_password="redis-geheim")
     assert world.herder.record("c").config["redis.password"] == "redis-geheim"
     assert replace(world.herder.record("c"), name="d").config["redis.password"] == "redis-geheim"
+
+
+# One writer, also at start and stop
+
+
+class SlowAssembly(Assembly):
+    """Builds nothing until it may, so that verbs meet a worker that is starting."""
+
+    begun = threading.Event()
+    gate = threading.Event()
+
+    def build(self, task: TaskId, config: Mapping[str, str]) -> TaskSpec:
+        SlowAssembly.begun.set()
+        SlowAssembly.gate.wait(PATIENCE_S)
+        return super().build(task, config)
+
+
+def test_posts_while_stored_connectors_start_start_no_task_twice(broker: EmbeddedBroker) -> None:
+    CollectingSink.reset()
+    SlowAssembly.begun.clear()
+    SlowAssembly.gate.clear()
+    store, names = Store(), [f"stored-{number}" for number in range(8)]
+    for name in names:
+        config = {**CONFIG, "name": name, "tasks.max": "1"}
+        store.put(ConnectorRecord(name, config, task_configs=(config,)))
+    world = World(broker, store, assembly=SlowAssembly)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            start = pool.submit(world.herder.reconcile)
+            assert SlowAssembly.begun.wait(PATIENCE_S)
+            posts = [pool.submit(world.create, f"posted-{number}", tasks_max="1") for number in range(3)]
+            wait(posts, 0.3)  # time for a post that does not wait for its turn
+            SlowAssembly.gate.set()
+            every: list[Future[Any]] = [start, *posts]
+            for done in every:
+                done.result(PATIENCE_S)
+        names += [f"posted-{number}" for number in range(3)]
+        for name in names:
+            world.becomes(R, R, name=name)
+        assert sorted(context.connector for context in CollectingSink.started) == sorted(names)
+    finally:
+        SlowAssembly.gate.set()
+        assert world.herder.shut_down(PATIENCE_S)
+
+
+class SlowStore(Store):
+    """A store whose disk hangs while ``gate`` is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def put(self, record: ConnectorRecord) -> None:
+        self.begun.set()
+        self.gate.wait(PATIENCE_S)
+        super().put(record)
+
+
+@pytest.fixture
+def slow(broker: EmbeddedBroker) -> Iterator[tuple[World, SlowStore]]:
+    """A worker with a connector ``c``, and its store, whose gate is closed."""
+    CollectingSink.reset()
+    store = SlowStore()
+    made = World(broker, store)
+    made.create()
+    store.begun.clear()
+    store.gate.clear()
+    yield made, store
+    store.gate.set()
+    made.herder.shut_down(PATIENCE_S)
+
+
+def test_a_shut_down_waits_for_the_verb_under_way_and_stops_what_it_started(slow: tuple[World, SlowStore]) -> None:
+    world, store = slow
+    with ThreadPoolExecutor(2) as pool:
+        verb = pool.submit(world.create, "late")
+        assert store.begun.wait(PATIENCE_S)
+        stop = pool.submit(world.herder.shut_down, 2 * PATIENCE_S)
+        wait([stop], 0.3)  # time for a shut-down that does not wait for the verb
+        store.gate.set()
+        assert stop.result(3 * PATIENCE_S)
+        verb.result(PATIENCE_S)
+    assert world.worker.running() == {}
+
+
+def test_a_verb_that_hangs_is_not_waited_for_and_starts_nothing_when_it_comes_back(slow: tuple[World, SlowStore]) -> None:
+    world, store = slow
+    with ThreadPoolExecutor(1) as pool:
+        verb = pool.submit(world.create, "late")
+        assert store.begun.wait(PATIENCE_S)
+        started = time.monotonic()
+        assert not world.herder.shut_down(3.0)
+        assert time.monotonic() - started < PATIENCE_S
+        assert world.worker.running() == {}
+        store.gate.set()
+        verb.exception(PATIENCE_S)
+    assert world.worker.running() == {}
+
+
+def test_verbs_are_refused_from_the_shut_down_on_and_readers_answer(world: World) -> None:
+    world.create()
+    assert world.herder.shut_down(PATIENCE_S)
+    verbs: list[Callable[[], object]] = [
+        lambda: world.create("d"),
+        lambda: world.herder.put_config("c", CONFIG),
+        lambda: world.herder.patch_config("c", {"tasks.max": "1"}),
+        lambda: world.herder.set_target("c", TargetState.STARTED),
+        lambda: world.herder.restart("c", include_tasks=True),
+        lambda: world.herder.restart_task(FIRST),
+        lambda: world.herder.delete("c"),
+        world.herder.reconcile,
+    ]
+    for verb in verbs:
+        with pytest.raises(ConnectError, match=r"^Worker is shutting down$") as caught:
+            verb()
+        assert caught.value.status == 500
+    assert world.herder.connectors() == ["c"]
+    assert world.state() == (R, [U, U])
+    assert world.worker.running() == {}
+
+
+def test_a_thread_that_cannot_start_fails_that_connector_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_some(thread: threading.Thread) -> None:
+        if thread.name == "task-c-1":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    world.create("other", tasks_max="1")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_some)
+        world.create()
+        assert world.state()[0] is F
+        assert "can't start new thread" in (world.herder.status("c").trace or "")
+        world.create("third", tasks_max="1")
+        world.herder.set_target("other", TargetState.PAUSED)
+        world.becomes(P, P, name="other")
+        world.becomes(R, R, name="third")
+        world.herder.set_target("c", TargetState.PAUSED)
+        world.herder.set_target("c", TargetState.STOPPED)
+        world.herder.delete("third")
+        world.herder.set_target("c", TargetState.STARTED)
+        assert world.state()[0] is F
+    world.herder.restart("c")
+    world.becomes(R, R, R)
+
+
+def test_a_restart_of_a_task_that_could_not_be_started_tries_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        world.create(tasks_max="1")
+    assert world.state() == (F, [U])
+    world.herder.restart_task(FIRST)
+    world.becomes(R, R)
+    assert world.herder.status("c").trace is None
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

@@ -6,10 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
+import confluent_kafka as ck
 import pytest
-from tests.fakes import PATIENCE_S, eventually
+from tests.fakes import PATIENCE_S, FakeClock, FakeMessage, eventually
 
+from heartbeat.connect import kafka
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.kafka import Admin, SinkConsumer
 from heartbeat.connect.kafka import Sender as KafkaSender
@@ -414,11 +419,12 @@ def test_a_topic_that_does_not_exist_yet_fails_nothing_and_is_read_once_it_does(
 
 
 def test_a_pattern_matches_whole_names_in_pythons_syntax_and_no_internal_topics(broker: EmbeddedBroker) -> None:
-    for name in ("pump-1", "pump-22", "pump-x", "a-pump-1", "__consumer_offsets"):
+    internal = ["__consumer_offsets", "__share_group_state", "__transaction_state"]
+    for name in ("pump-1", "pump-22", "pump-x", "a-pump-1", "__mine", "_schemas", *internal):
         broker.create_topic(name)
     with member(broker, "one") as only:
         assert only.consumer.topics_matching(r"pump-\d+") == ["pump-1", "pump-22"]
-        assert "__consumer_offsets" not in only.consumer.topics_matching(".*")
+        assert only.consumer.topics_matching("_.*") == ["__mine", "_schemas"]
         assert only.consumer.topics_matching("nothing") == []
 
 
@@ -447,9 +453,126 @@ def test_a_record_that_is_not_acknowledged_is_an_error_that_names_the_broker() -
         plain.send("one", None, b"a")
 
 
-def test_the_clusters_id_is_none_until_a_broker_answers(broker: EmbeddedBroker) -> None:
+def test_the_clusters_id_is_none_until_a_broker_answers_and_asked_for_once_in_ten_seconds(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(kafka, "time", SimpleNamespace(monotonic=clock))
     admin = Admin({"bootstrap.servers": broker.bootstrap, "reconnect.backoff.max.ms": "200"})
     broker.set_down()
+    for _ in range(20):
+        assert admin.cluster_id(0.3) is None
+        clock.advance(0.499)
+    assert caplog.text.count("The Kafka cluster does not answer") == 1
+    clock.advance(10)
     assert admin.cluster_id(0.3) is None
+    assert caplog.text.count("The Kafka cluster does not answer") == 2
     broker.set_up()
-    eventually(lambda: admin.cluster_id(1.0), "the id")
+
+    def found() -> str | None:
+        clock.advance(10)
+        return admin.cluster_id(1.0)
+
+    known = eventually(found, "the id")
+    broker.set_down()
+    assert admin.cluster_id(0.3) == known
+
+
+# What the client library may do within one call, and no broker does on demand
+
+
+@dataclass(frozen=True, slots=True)
+class Event(FakeMessage):
+    """What the library returns from poll(): a record, or an error."""
+
+    code: int | None = None
+
+    def error(self) -> Any:
+        return None if self.code is None else ck.KafkaError(self.code)
+
+
+class Library:
+    """Stands in for the library's consumer: one event ready, and a rebalance that comes with the second call."""
+
+    def __init__(self, *ready: Event, rebalance: Callable[[], None] = lambda: None, then: tuple[Event, ...] = ()) -> None:
+        self._ready = list(ready)
+        self._rebalance = rebalance
+        self._then = list(then)
+        self.committed: list[dict[TopicPartition, int]] = []
+
+    def poll(self, _timeout_s: float) -> Event | None:
+        return self._ready.pop(0) if self._ready else None
+
+    def consume(self, _count: int, _timeout_s: float) -> list[Event]:
+        self._rebalance()
+        then, self._then = self._then, []
+        return then
+
+    def commit(self, offsets: list[ck.TopicPartition], asynchronous: bool) -> None:
+        self.committed.append({TopicPartition(p.topic, p.partition): p.offset for p in offsets})
+
+    def assign(self, _partitions: object) -> None: ...
+    def unassign(self) -> None: ...
+
+
+ONE = TopicPartition("t", 0)
+EOF = ck.KafkaError._PARTITION_EOF
+
+
+def scripted(library: Library, applied: Mapping[TopicPartition, int] | None = None) -> SinkConsumer:
+    """Return a consumer on this library, which holds one partition."""
+    consumer = SinkConsumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, lambda: applied or {})
+    close(consumer)
+    consumer._consumer = library  # type: ignore[assignment]
+    consumer._on_assign(library, [ck.TopicPartition("t", 0)])
+    return consumer
+
+
+@pytest.mark.parametrize("stale", [Event(("t", 0, 9), code=EOF), Event(("t", 0, 8))], ids=["end of log", "record"])
+def test_what_was_taken_before_a_rebalance_in_the_same_poll_is_dropped(stale: Event) -> None:
+    def rebalance() -> None:
+        consumer._on_revoke(library, [ck.TopicPartition("t", 0)])
+        consumer._on_assign(library, [ck.TopicPartition("t", 0)])
+
+    fresh = Event(("t", 0, 3))
+    library = Library(stale, rebalance=rebalance, then=(fresh,))
+    consumer = scripted(library)
+    delivery = consumer.poll(0.1, 100)
+    assert (delivery.messages, delivery.next_offsets) == ([fresh], {ONE: 4})
+    # Alone it must not become a position either: committed, it would skip what the new assignment has yet to deliver.
+    library = Library(stale, rebalance=rebalance)
+    consumer = scripted(library)
+    assert consumer.poll(0.1, 100).next_offsets == {}
+
+
+def test_the_end_of_a_log_without_a_rebalance_is_a_position() -> None:
+    assert scripted(Library(Event(("t", 0, 9), code=EOF))).poll(0.1, 100).next_offsets == {ONE: 9}
+
+
+def test_a_permanent_error_taken_before_a_rebalance_is_not_dropped() -> None:
+    def rebalance() -> None:
+        consumer._on_revoke(library, [ck.TopicPartition("t", 0)])
+
+    library = Library(Event(("t", 0, 0), code=ck.KafkaError.TOPIC_AUTHORIZATION_FAILED), rebalance=rebalance)
+    consumer = scripted(library)
+
+    def polls() -> None:
+        consumer.poll(0.1, 100)
+        consumer.poll(0.1, 100)
+
+    with pytest.raises(ConnectError, match="Kafka refused this consumer"):
+        polls()
+
+
+def test_the_answer_to_a_revocations_commit_does_not_end_the_wait_for_another() -> None:
+    other = TopicPartition("t", 1)
+    library = Library()
+    consumer = scripted(library, applied={ONE: 5})
+    consumer.commit({other: 7})
+    consumer._on_revoke(library, [ck.TopicPartition("t", 0)])
+    assert library.committed == [{other: 7}, {ONE: 5}]
+    consumer._note_commit(None, [ck.TopicPartition("t", 0, 5)])
+    assert consumer.commit_in_flight_s() is not None
+    consumer._note_commit(None, [ck.TopicPartition("t", 1, 7)])
+    assert consumer.commit_in_flight_s() is None
+    assert consumer.take_committed() == {ONE: 5, other: 7}

@@ -5,6 +5,7 @@ Texts and codes are those of Kafka Connect 4.1: its clients match on them.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,13 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
+from anyio import to_thread
 from starlette.testclient import TestClient
 
 import heartbeat
 from heartbeat.beats.sink import HeartbeatSink
 from heartbeat.config import ConfigDef, Key, Type, at_least
+from heartbeat.connect import herder
 from heartbeat.connect.api import Batch, SinkTask, TaskContext
 from heartbeat.connect.assembly import Assembly, admin_properties
 from heartbeat.connect.group_offsets import GroupOffsets
@@ -26,7 +29,7 @@ from heartbeat.connect.herder import Herder
 from heartbeat.connect.kafka import Admin, Sender
 from heartbeat.connect.plugins import Plugin, Plugins
 from heartbeat.connect.rest import Rest
-from heartbeat.connect.store import Store
+from heartbeat.connect.store import ConnectorRecord, Store
 from heartbeat.connect.worker import Worker
 from heartbeat.connect.worker_config import WORKER_KEYS, WorkerConfig
 from heartbeat.embedded.broker import EmbeddedBroker
@@ -96,7 +99,7 @@ PLUGINS = Plugins(
 class Api:
     """A worker's REST API and a client of it."""
 
-    def __init__(self, bootstrap: str, **properties: str) -> None:
+    def __init__(self, bootstrap: str, store: Store | None = None, **properties: str) -> None:
         given = {
             "bootstrap.servers": bootstrap,
             "key.converter": STRINGS,
@@ -110,7 +113,7 @@ class Api:
         }
         config = WorkerConfig(given, WORKER_KEYS.load(given))
         admin = Admin(admin_properties(given))
-        self.herder = Herder(Store(), Worker(1.5), PLUGINS, Assembly(PLUGINS, config, lambda host, port: (host, port)), given)
+        self.herder = Herder(store or Store(), Worker(1.5), PLUGINS, Assembly(PLUGINS, config, lambda host, port: (host, port)), given)
         self.rest = Rest(self.herder, GroupOffsets(self.herder, admin, given), admin, config, WORKER)
         self.rest.ready = True
         self.client = TestClient(self.rest.app(), base_url=f"http://{WORKER}", raise_server_exceptions=False)
@@ -277,11 +280,17 @@ def test_a_boolean_of_the_query_is_true_or_else_false(api: Api, query: str, only
 # --- bodies
 
 
-@pytest.mark.parametrize("path", ["/connectors/c/tasks/abc/status", "/connectors/c/tasks/1.0/status", "/connectors/c/tasks//status"])
-def test_a_task_number_that_is_none_is_an_unknown_path(api: Api, path: str) -> None:
+@pytest.mark.parametrize("number", ["abc", "1.0", "", "0_0", "+0", "%2B0", "%200", "%D9%A0", "0x0", "9999999999"])
+def test_a_task_number_that_is_none_is_an_unknown_path(api: Api, number: str) -> None:
     api.create("c")
-    reply = api("GET", path)
-    assert (reply.status_code, reply.json()) == (404, NOT_FOUND)
+    for method, verb in (("GET", "status"), ("POST", "restart")):
+        reply = api(method, f"/connectors/c/tasks/{number}/{verb}")
+        assert (reply.status_code, reply.json()) == (404, NOT_FOUND)
+
+
+def test_a_negative_task_number_is_an_unknown_task_as_in_connect(api: Api) -> None:
+    api.create("c")
+    assert error(api("GET", "/connectors/c/tasks/-1/status")) == (404, "No status found for task c--1")
 
 
 @pytest.mark.parametrize(
@@ -903,3 +912,141 @@ def test_validation_without_a_known_class_is_a_500(api: Api) -> None:
     status, message = error(api("PUT", "/connector-plugins/QuietSink/config/validate", {"connector.class": "a.B"}))
     assert status == 500
     assert "Failed to find any class that implements Connector and which name matches a.B" in message
+
+
+# --- a worker that is busy, or ends
+
+
+class SlowStore(Store):
+    """A store whose disk hangs while ``gate`` is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def put(self, record: ConnectorRecord) -> None:
+        self.begun.set()
+        self.gate.wait(DEADLINE_S)
+        super().put(record)
+
+
+class LateClock:
+    """The time of the herder's module, which a test moves on."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def slow(broker: EmbeddedBroker) -> Iterator[tuple[Api, SlowStore]]:
+    """An API with a stopped connector ``c``, and its store."""
+    store = SlowStore()
+    api = Api(broker.bootstrap, store, consumer_group_id=f"group-{uuid.uuid4()}")
+    api.create("c", state="STOPPED")
+    store.begun.clear()
+    yield api, store
+    store.gate.set()
+    api.herder.shut_down(2.0)
+
+
+POOL = 40
+"""Threads that Starlette runs handlers in."""
+
+
+def test_health_answers_when_every_thread_of_the_pool_waits_for_a_verb_that_hangs(slow: tuple[Api, SlowStore]) -> None:
+    api, store = slow
+
+    def pool_is_exhausted() -> bool:
+        return client.portal is not None and client.portal.call(free_threads) == 0
+
+    with api.client as client, ThreadPoolExecutor(POOL + 1) as users:  # one event loop for all requests, as in a server
+        store.gate.clear()
+        waiting = [users.submit(api, "PUT", "/connectors/c/pause") for _ in range(POOL)]
+        try:
+            api.wait_until(pool_is_exhausted)
+            assert users.submit(api, "GET", "/health").result(DEADLINE_S / 2).status_code == 200
+        finally:
+            store.gate.set()
+        assert {reply.result(DEADLINE_S).status_code for reply in waiting} == {202}
+
+
+async def free_threads() -> float:
+    return to_thread.current_default_thread_limiter().available_tokens
+
+
+def test_health_tells_of_a_verb_that_holds_the_others_up_for_over_ten_seconds(
+    slow: tuple[Api, SlowStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, store = slow
+    clock = LateClock()
+    monkeypatch.setattr(herder, "time", clock)
+    store.gate.clear()
+    with ThreadPoolExecutor(1) as users:
+        verb = users.submit(api, "PUT", "/connectors/c/pause")
+        try:
+            assert store.begun.wait(DEADLINE_S)
+            assert api("GET", "/health").status_code == 200
+            clock.ahead_s = 10.1
+            reply = api("GET", "/health")
+            message = "Worker was unable to handle this request and may be unable to handle other requests."
+            assert (reply.status_code, reply.json()) == (500, {"status": "unhealthy", "message": message})
+        finally:
+            store.gate.set()
+        assert verb.result(DEADLINE_S).status_code == 202
+    assert api("GET", "/health").status_code == 200
+
+
+def test_a_worker_that_shuts_down_refuses_verbs_and_still_reads(api: Api) -> None:
+    api.create("c")
+    api.herder.shut_down(2.0)
+    refused = (500, "Worker is shutting down")
+    assert error(api("POST", "/connectors", {"name": "d", "config": {"connector.class": "QuietSink", "topics": "t"}})) == refused
+    for method, path in (("PUT", "pause"), ("PUT", "resume"), ("PUT", "stop"), ("POST", "restart"), ("POST", "tasks/0/restart")):
+        assert error(api(method, f"/connectors/c/{path}")) == refused
+    assert error(api("DELETE", "/connectors/c")) == refused
+    assert api("GET", "/connectors").json() == ["c"]
+    assert api("GET", "/connectors/c/status").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["expand=status", "expand=info", "expand=info&expand=status"])
+def test_a_connector_that_is_deleted_while_all_are_listed_is_left_out(api: Api, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    api.create("c")
+    monkeypatch.setattr(api.herder, "connectors", lambda: ["gone", "c", "gone-too"])  # as read before the others were deleted
+    reply = api("GET", f"/connectors?{query}")
+    assert (reply.status_code, list(reply.json())) == (200, ["c"])
+
+
+def test_a_connectors_secret_in_an_error_message_is_hidden(api: Api) -> None:
+    secret = f"geheim-{uuid.uuid4()}"
+    api.create("c", quiet_password=secret)
+    status, message = error(api("GET", f"/connectors/{secret}"))
+    assert (status, message) == (404, "Connector [hidden] not found")
+    refused = api("POST", "/connectors", {"name": "d", "config": {"connector.class": secret, "topics": "t"}})
+    assert (refused.status_code, secret in refused.text) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"tasks.max": "1001"}, "Invalid value 1001 for configuration tasks.max: Value must be no more than 1000"),
+        ({"admin.override.client.id": "x"}, "admin.override.* is not supported by this worker yet"),
+    ],
+)
+def test_what_would_end_the_process_or_be_ignored_is_a_400(api: Api, config: dict[str, str], words: str) -> None:
+    status, message = error(api("POST", "/connectors", {"name": "c", "config": {"connector.class": "QuietSink", "topics": "t", **config}}))
+    assert status == 400
+    assert message.splitlines()[1].startswith(words)
+    assert api("GET", "/connectors").json() == []
+
+
+@pytest.mark.parametrize("key", ["s:${kye}", "hb:{x}:down", "${key"])
+def test_a_template_that_cannot_be_used_is_a_400(api: Api, key: str) -> None:
+    config = {"connector.class": "HeartbeatSink", "topics": "t", "redis.key": key}
+    status, message = error(api("PUT", "/connectors/c/config", config))
+    assert status == 400
+    assert f"Invalid value {key} for configuration redis.key: " in message

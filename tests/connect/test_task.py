@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.fakes import FakeConsumer, Stage, Where, end_of_log, eventually, records, stage, together
+from tests.fakes import PATIENCE_S, FakeConsumer, Stage, Where, end_of_log, eventually, records, stage, together
 
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.conversion import Tolerance
@@ -636,3 +636,81 @@ def test_a_task_is_not_running_before_its_plugin_has_started() -> None:
     gate.set()
     assert made.runner.join(10)
     assert seen == [State.RUNNING]
+
+
+def test_a_task_whose_put_raised_is_failed_at_once_also_while_leaving_its_group_hangs() -> None:
+    made, gate, leaving = stage(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        leaving.set()
+        gate.wait(PATIENCE_S)
+
+    made.consumer.close = hang  # type: ignore[method-assign]
+    made.sink.outcomes.extend([None, ValueError("disk on fire")])
+    made.consumer.script.extend([assigned, records("t", 0, range(3))])
+    made.runner.start()
+    try:
+        assert leaving.wait(PATIENCE_S)
+        assert made.runner.status.state is State.FAILED
+        assert "Caused by: ValueError: disk on fire" in (made.runner.status.trace or "")
+    finally:
+        gate.set()
+    assert made.runner.join(PATIENCE_S)
+    assert made.runner.status.state is State.FAILED
+
+
+def test_why_a_task_failed_is_not_hidden_by_a_leaving_that_fails_too(caplog: pytest.LogCaptureFixture) -> None:
+    made = stage()
+
+    def fail_to_leave() -> None:
+        raise OSError("no way out")
+
+    made.consumer.close = fail_to_leave  # type: ignore[method-assign]
+    made.sink.outcomes.extend([None, ValueError("disk on fire")])
+    made.run(assigned, records("t", 0, range(3)))
+    assert "disk on fire" in (made.runner.status.trace or "")
+    assert caplog.text.count("failed and will not recover until it is restarted") == 1
+
+
+def hanging_put(made: Stage) -> tuple[threading.Event, threading.Event]:
+    """Make the put of the first records hang; return the events that it has begun, and that it may end."""
+    begun, gate = threading.Event(), threading.Event()
+    put = made.sink.put
+
+    def slowly(batch: Any) -> None:
+        if len(batch):
+            begun.set()
+            gate.wait(PATIENCE_S)
+        put(batch)
+
+    made.sink.put = slowly  # type: ignore[method-assign]
+    return begun, gate
+
+
+def test_a_task_abandoned_while_put_hangs_commits_nothing_later_neither_in_its_turn_nor_by_leaving() -> None:
+    made = stage(pace=Pace(commit_every_s=0.0))
+    begun, gate = hanging_put(made)
+    made.consumer.script.extend([assigned, records("t", 0, range(3))])
+    made.runner.start()
+    assert begun.wait(PATIENCE_S)
+    made.runner.stop()
+    assert not made.runner.join(0.01)
+    gate.set()
+    # Its successor has these partitions by now: what this one would commit could take the group back.
+    eventually(lambda: made.sink.stopped, "its late end")
+    assert made.told("put")[-1] == ("put", at(range(3)))
+    assert made.consumer.commits == []
+    assert made.consumer.committable() == {}
+    assert made.consumer.closed == 1
+
+
+def test_a_task_that_is_late_but_still_waited_for_commits_what_it_applied() -> None:
+    made = stage()
+    begun, gate = hanging_put(made)
+    made.consumer.script.extend([assigned, records("t", 0, range(3))])
+    made.runner.start()
+    assert begun.wait(PATIENCE_S)
+    made.runner.stop()
+    gate.set()
+    assert made.runner.join(PATIENCE_S)
+    assert made.consumer.commits == [{P: 3}]

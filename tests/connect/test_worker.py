@@ -139,3 +139,43 @@ def test_forgetting_topics_is_seen_at_once_and_a_live_task_tells_of_new_records_
     assert worker.active_topics("c") == frozenset()
     made.consumer.script.append(records("t", 0, range(3, 4)))
     eventually(lambda: worker.active_topics("c") == {"t"}, "the topic again")
+
+
+def test_a_task_that_runs_is_not_started_a_second_time(worker: Worker) -> None:
+    made, again = running(worker), stage()
+    with pytest.raises(RuntimeError, match="Task c-0 is running already"):
+        worker.start(again.runner.spec, paused=False)
+    assert worker.stop([TASK])
+    assert (again.sink.started, made.sink.stopped) == (0, 1)
+
+
+def test_a_task_whose_thread_cannot_start_is_no_task(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            worker.start(stage().runner.spec, paused=False)
+    assert (worker.running(), worker.snapshot()) == ({}, {})
+    assert worker.stop([TASK])
+    running(worker)
+    eventually(lambda: worker.snapshot()[TASK].state is State.RUNNING, "it runs when there is a thread again")
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_task_left_behind_commits_nothing_when_it_comes_back(worker: Worker) -> None:
+    made, gate = running(worker), threading.Event()
+    wait = made.consumer.wait_for_commit
+
+    def hang(timeout_s: float) -> None:
+        gate.wait(20)
+        wait(timeout_s)
+
+    made.consumer.wait_for_commit = hang  # type: ignore[method-assign]
+    eventually(lambda: len(made.sink.puts) > 2, "the records are applied")
+    assert not worker.stop([TASK], timeout_s=0.2)
+    before = len(made.consumer.commits)
+    gate.set()
+    eventually(lambda: made.sink.stopped, "its late end")
+    assert len(made.consumer.commits) == before

@@ -249,3 +249,28 @@ def test_connects_override_policies_are_known(policy: str) -> None:
 
 def test_an_unknown_override_policy_is_refused() -> None:
     assert "String must be one of: All, None, Principal" in refusal(connector_client_config_override_policy="mine")
+
+
+@pytest.mark.parametrize("package", ["", "org.apache.kafka.connect.connector.policy."])
+@pytest.mark.parametrize("policy", ["All", "None", "Principal"])
+def test_an_override_policy_may_be_named_by_its_java_class(policy: str, package: str) -> None:
+    java = f"{package}{policy}ConnectorClientConfigOverridePolicy"
+    parsed = worker_config.parse({**LEAST, "connector.client.config.override.policy": java})
+    assert parsed.values["connector.client.config.override.policy"] == policy
+    assert parsed.given["connector.client.config.override.policy"] == policy
+
+
+def test_somebody_elses_override_policy_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="String must be one of: All, None, Principal"):
+        worker_config.parse({**LEAST, "connector.client.config.override.policy": "com.example.MyConnectorClientConfigOverridePolicy"})
+
+
+def test_commits_after_every_batch_may_be_asked_for() -> None:
+    assert config(offset_flush_interval_ms="0").seconds("offset.flush.interval.ms") == 0
+
+
+def test_keys_that_mean_nothing_here_are_named_and_no_others() -> None:
+    nothing = ["admin.listeners", "exactly.once.source.support", "group.id", "offset.storage.replication.factor", "producer.acks"]
+    something = ["bootstrap.servers", "consumer.group.id", "consumer.session.timeout.ms", "config.storage.file", "admin.security.protocol"]
+    given = {**LEAST, **dict.fromkeys([*nothing, *something], "x")}
+    assert WorkerConfig(given, {}).meaningless() == nothing

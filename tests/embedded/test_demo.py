@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from heartbeat.embedded import state
 from heartbeat.embedded.app import verdict
 from heartbeat.embedded.ports import LOOPBACK, free_port, require_free
 from heartbeat.errors import StartError
@@ -212,7 +215,7 @@ def test_a_redis_that_does_not_answer_is_unknown_and_never_ok(running: Running) 
 def test_without_a_producer_nobody_beats_but_the_user(tmp_path: Path) -> None:
     with demo_in(tmp_path / "demo", "--no-producer") as (demo, process):
         demo.wait_for("ALERT: Heartbeat key expired!", process)
-        assert "heartbeat send --topic heartbeat-topic" in demo.output
+        assert re.search(r"Nobody sends beats: \S*heartbeat send --topic heartbeat-topic", demo.output)
         assert not OK.search(demo.output)
         assert demo.run("send").returncode == 0
         demo.wait_for("OK: Heartbeat TTL: ", process)
@@ -284,3 +287,105 @@ def test_a_state_file_of_a_dead_demo_or_nonsense_is_ignored(tmp_path: Path, cont
     (tmp_path / f"redis-heartbeat-sink-{os.getuid()}-{gone.pid}.json").write_text(json.dumps(dead) if content == "dead" else content)
     done = Demo(tmp_path, 0, 0, 0).run("demo", "--stop")
     assert (done.returncode, done.stdout) == (0, "No demo is running.\n")
+
+
+# The state file
+
+HOLD = """
+import os, signal, sys
+from heartbeat.embedded import state
+with state.published(state.DemoState(os.getpid(), sys.argv[1], "127.0.0.1", 1, "http://127.0.0.1:1")):
+    print(state.own_file(), flush=True)
+    signal.sigwait([signal.SIGTERM])
+"""
+
+
+def state_file(directory: Path, pid: int) -> Path:
+    return directory / f"redis-heartbeat-sink-{os.getuid()}-{pid}.json"
+
+
+def told(pid: int) -> str:
+    """What a demo of this process would have written."""
+    return json.dumps({"pid": pid, "kafka": f"{LOOPBACK}:1", "redis_host": LOOPBACK, "redis_port": 1, "rest": f"http://{LOOPBACK}:1"})
+
+
+@contextlib.contextmanager
+def holding(directory: Path, kafka: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that holds a state file as a demo does, until it is told to stop."""
+    environment = {**os.environ, "TMPDIR": str(directory)}
+    command = [sys.executable, "-c", "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n" + HOLD, kafka]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def test_a_process_that_does_not_hold_its_state_files_lock_is_never_signalled(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as bystander:
+        try:
+            # What a killed demo leaves, when its process id has become somebody else's.
+            state_file(tmp_path, bystander.pid).write_text(told(bystander.pid))
+            done = Demo(tmp_path, 0, 0, 0).run("demo", "--stop")
+            assert (done.returncode, done.stdout) == (0, "No demo is running.\n")
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+
+
+def test_two_demos_at_once_keep_a_state_file_each_and_the_last_one_is_stopped_first(tmp_path: Path) -> None:
+    stop = Demo(tmp_path, 0, 0, 0)
+    with holding(tmp_path, "first:1") as (first, first_file), holding(tmp_path, "second:1") as (second, second_file):
+        assert (first_file, second_file) == (state_file(tmp_path, first.pid), state_file(tmp_path, second.pid))
+        os.utime(first_file, (1, 1))  # however coarse this file system's times are
+        assert stop.run("demo", "--stop").stdout == "The demo has stopped.\n"
+        assert second.wait(DEADLINE_S) == 0
+        assert (first.poll(), first_file.exists(), second_file.exists()) == (None, True, False)
+        assert stop.run("demo", "--stop").stdout == "The demo has stopped.\n"
+        assert first.wait(DEADLINE_S) == 0
+        assert stop.run("demo", "--stop").stdout == "No demo is running.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_link_where_the_state_file_goes_is_replaced_and_not_written_through(temporary: Path) -> None:
+    precious = temporary / "precious"
+    precious.write_text("mine")
+    state.own_file().symlink_to(precious)
+    with state.published(state.DemoState(os.getpid(), "k:1", LOOPBACK, 1, "r")):
+        assert not state.own_file().is_symlink()
+        assert state.own_file().stat().st_mode & 0o777 == 0o600
+        found = state.read()
+        assert found is not None
+        assert found.kafka == "k:1"
+    assert precious.read_text() == "mine"
+    assert state.read() is None
+
+
+def test_a_link_in_a_state_files_place_is_not_read(temporary: Path) -> None:
+    elsewhere = temporary / "elsewhere"
+    elsewhere.write_text(told(os.getpid()))
+    with elsewhere.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        state_file(temporary, 1).symlink_to(elsewhere)
+        assert state.read() is None
+        assert not state.alive(1)
+        state_file(temporary, 1).unlink()
+        elsewhere.rename(state_file(temporary, 1))  # the same, without a link, would be
+        assert state.read() is not None
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line_that_says_what_to_set(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "none"))
+    with (
+        pytest.raises(StartError, match="set TMPDIR to another place"),
+        state.published(state.DemoState(os.getpid(), "k:1", LOOPBACK, 1, "r")),
+    ):
+        pass

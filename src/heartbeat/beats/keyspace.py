@@ -243,7 +243,7 @@ def _set_commands(beats: Mapping[str, int], ttl_ms: int) -> bytes:
     """Return one RESP buffer with a SET per source. By hand: redis-py's pipeline costs twenty times as much per key."""
     parts = []
     for source, beat in beats.items():
-        key = source.encode()
+        key = source.encode("utf-8", "surrogateescape")  # as templates made names of binary keys
         stamp = b"%d" % beat
         deadline = b"%d" % (beat + ttl_ms)
         parts.append(

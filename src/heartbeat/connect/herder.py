@@ -293,7 +293,8 @@ class Herder:
         todo = plan(self._store.records, self._worker.running())
         self._worker.stop(todo.stop)
         for task in todo.start:
-            if task.connector not in self._failures:
+            # A verb may come back from a hang when the worker was shut down without waiting for it.
+            if task.connector not in self._failures and not self._closing:
                 self._start(task, paused=todo.paused[task])
         running = self._worker.running()
         for task, paused in todo.paused.items():

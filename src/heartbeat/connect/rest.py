@@ -63,7 +63,7 @@ class Call:
         Raises:
             NotFound: its number is not one.
         """
-        if not re.fullmatch("[0-9]{1,9}", self.path["task"]):
+        if not re.fullmatch("-?[0-9]{1,9}", self.path["task"]):
             raise NotFound(_HTTP[404])
         return TaskId(self.name, int(self.path["task"]))
 

@@ -233,7 +233,10 @@ class TaskRunner:
             log.error("Task %s: the plugin failed to stop", self._spec.id, exc_info=error)
 
     def _committable(self) -> Mapping[TopicPartition, int]:
-        """Return what a revocation may commit: of this very assignment, also if it came within the poll that is under way."""
+        """Return what may be committed: of this very assignment, also if it came within the poll that is under way.
+
+        Nothing, if this task was abandoned: its partitions are somebody else's, who may have gone on.
+        """
         self._progress.follow(self._consumer.assigned)
         return {} if self._abandoned else self._progress.committable()
 
@@ -352,7 +355,7 @@ class TaskRunner:
         if now < self._next_commit_s:
             return
         self._next_commit_s = now + self._spec.feed.pace.commit_every_s
-        offsets = self._progress.committable()
+        offsets = self._committable()
         if offsets:
             self._consumer.commit(offsets)
 

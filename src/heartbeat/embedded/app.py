@@ -95,7 +95,8 @@ def stop_running() -> bool:
     running = state.read()
     if running is None:
         return False
-    os.kill(running.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+        os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     while state.alive(running.pid):
         if time.monotonic() > deadline:
