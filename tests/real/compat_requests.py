@@ -58,6 +58,11 @@ def bad(ident: str, **changes: object) -> Request:
     return raw(ident, text({"name": "SIDE-bad", "config": config(**changes)}))
 
 
+def born_stopped(ident: str, **changes: object) -> Request:
+    """Return a POST that one of the workers refuses, and that makes the other run nothing."""
+    return raw(ident, text({"name": "SIDE-bad", "config": config(**changes), "initial_state": "STOPPED"}))
+
+
 def raw(ident: str, body: str, content_type: str = "application/json") -> Request:
     """Return a POST of text that need not be JSON."""
     return Request(4, f"create-{ident}", "POST", "/connectors", body, content_type=content_type, leaves="SIDE-bad")
@@ -153,6 +158,7 @@ def refused_configs() -> Iterable[Request]:
     yield bad("tasks-max-negative", tasks__max=-1)
     yield bad("tasks-max-fraction", tasks__max="1.5")
     yield bad("tasks-max-huge", tasks__max="99999999999")
+    yield born_stopped("tasks-max-1001", tasks__max="1001")
     yield bad("tasks-max-null", tasks__max=None)
     yield bad("tasks-max-empty", tasks__max="")
     yield bad("unknown-key-null", some__key=None)
@@ -171,6 +177,8 @@ def refused_configs() -> Iterable[Request]:
     yield bad("plugin-version", connector__plugin__version="9.9")
     yield bad("converter-plugin-version", value__converter=JSON, value__converter__plugin__version="9.9")
     yield bad("plugin-version-range", connector__plugin__version="[9.9")
+    yield born_stopped("admin-override", admin__override__client__id="x")
+    yield born_stopped("body-large", note="x" * (4 << 20))
     yield bad("override-type", consumer__override__max__poll__records="x")
     yield bad("dlq-consumed", errors__deadletterqueue__topic__name=TOPIC)
     yield bad("dlq-word", errors__deadletterqueue__topic__replication__factor="x")
