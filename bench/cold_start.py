@@ -42,7 +42,8 @@ def cold_start(setting: Setting) -> Section:
         "`tasks.max` 2, a new topic with one beat in each of its 2 partitions and a new consumer group each time, one worker, no restart "
         "in between; the broker has `group.initial.rebalance.delay.ms=0`, with its default 3 s are added.",
         "The second row, in order: " + ", ".join(f"{seconds:.2f}" for seconds in first) + " s, each on a broker of its own that has "
-        "just come up. Where it is about 3 s, the broker's coordinator was still loading when a task first joined, and librdkafka then "
+        "just come up. Where it is about 3 s (several in ten on a busy machine, seldom on a quiet one), the "
+        "broker's coordinator was still loading when a task first joined, and librdkafka then "
         "waits 2 s and up to 1 s more (fixed in `rd_kafka_cgrp_handle_JoinGroup`: 1 s of back-off on top of the 1 s between joins, "
         "looked at once a second).",
         f"The third row: a beat every {_EVERY_S * 1000:.0f} ms in each partition while the two tasks find their places (the first member "
