@@ -1,4 +1,5 @@
-# The worker: `docker build -t redis-heartbeat-sink .`, then `docker run -e CONNECT_BOOTSTRAP_SERVERS=... -p 127.0.0.1:8083:8083 ...`.
+# The worker: `docker build -t redis-heartbeat-sink .`, then `docker run -p 127.0.0.1:8083:8083 -e CONNECT_BOOTSTRAP_SERVERS=...
+# -e CONNECT_KEY_CONVERTER=org.apache.kafka.connect.storage.StringConverter -e CONNECT_VALUE_CONVERTER=... redis-heartbeat-sink`.
 # Slim and glibc: the Kafka client comes as a wheel, which Alpine could not use. Nothing is compiled here.
 
 FROM python:3.11-slim AS build
@@ -13,7 +14,7 @@ COPY src src
 RUN pip wheel --quiet --no-cache-dir --no-index --find-links wheels --no-deps --wheel-dir wheels . \
  && python3 -m venv --without-pip /opt/heartbeat \
  && pip --python /opt/heartbeat/bin/python install --quiet --no-cache-dir --no-index --find-links wheels --compile redis-heartbeat-sink
-COPY docker/healthcheck.py /opt/heartbeat/
+COPY --chmod=644 docker/healthcheck.py /opt/heartbeat/
 
 FROM python:3.11-slim
 ARG VERSION=0.1.0

@@ -169,6 +169,7 @@ class Stack:
 @contextmanager
 def copied(project: str, parent: Path, *files: str, **variables: str) -> Iterator[Stack]:
     """Have a stack, not started, of a copy of the repository; nothing of it is left afterwards."""
+    project = f"{project}-{os.getpid()}"  # nobody else's, on an engine that has other work
     directory = parent / project
     shutil.copytree(ROOT, directory, ignore=NOT_COPIED, symlinks=True)
     stack = Stack(project, directory, files or ("docker-compose.yml",), **variables)

@@ -184,4 +184,6 @@ def main_process(container: Any) -> int:
     except OSError:
         missing("the containers' processes", "the engine must run on this machine, and the test as root")
     assert len(children) == 1, f"{container['Name']}: init has {children}"
+    if container["Id"] not in Path(f"/proc/{children[0]}/cgroup").read_text():  # an engine elsewhere: that pid is a stranger's here
+        missing("the containers' processes", "the engine must run on this machine")
     return int(children[0])
