@@ -33,7 +33,8 @@ print(name, urllib.parse.quote(name, safe=""), config.get("topics", ""), json.du
 '
 # shellcheck disable=SC2016  # $given is of jq
 read_with_jq='
-. as $given | if (type == "object") and (.config | type == "object") then . else error("it must be {\"name\": ..., \"config\": {...}}") end
+(if length == 1 then .[0] elif length == 0 then error("it is empty") else error("it holds more than one object") end) as $given
+| $given | if (type == "object") and (.config | type == "object") then . else error("it must be {\"name\": ..., \"config\": {...}}") end
 | (.config | with_entries(if .value | type == "number" or type == "boolean" then .value |= tostring else . end)) as $config
 | ($given.name // $config.name // "" | tostring) | ., @uri, ($config.topics // ""),
   ($config | del(.name) | to_entries | sort_by(.key) | from_entries | tojson)'
@@ -42,7 +43,7 @@ read_json() {
   if [ -n "$python" ]; then
     "$python" -c "$read_with_python"
   else
-    "$jq" -r "$read_with_jq"
+    "$jq" -rs "$read_with_jq" # -s: all of the input is read before anything is printed
   fi
 }
 
@@ -69,7 +70,8 @@ complain() { # complain FILE WORDS: what the reader of JSON has said, in one for
 read_file() { # read_file FILE: sets name, path, topics, config; says what is wrong with it and where
   local lines
   [ -r "$1" ] || fail 1 "$1 cannot be read"
-  lines=$(read_json 2>&1 <"$1") || complain "$1" "$lines"
+  # What a reader printed before it failed may hold a password: only its complaint is shown.
+  lines=$(read_json 2>/dev/null <"$1") || complain "$1" "$(read_json 2>&1 >/dev/null <"$1")"
   { read -r name && read -r path && read -r topics && read -r config; } <<<"$lines" || fail 1 "$1: it is empty"
   [ -n "$name" ] || fail 1 "$1: it has no \"name\""
   path=/connectors/$path

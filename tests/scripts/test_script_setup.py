@@ -94,6 +94,18 @@ def test_a_file_that_is_no_connector_is_refused(host: Stage, demo: Demo, text: s
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("after", ["}", "{}", '{"name": "x", "config": {}}'], ids=["a brace", "an empty object", "another connector"])
+def test_what_follows_the_object_is_refused_and_no_password_is_shown(host: Stage, demo: Demo, after: str) -> None:
+    edit(host, '"redis.ttl": "60",', '"redis.ttl": "60", "redis.password": "hunter2",')
+    with (host.root / FILE).open("a") as file:
+        file.write(after)
+    done = host.run(SETUP)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+    assert demo.connectors() == []
+
+
 def test_nothing_is_applied_if_one_of_the_files_is_broken(beside_demo: Stage, demo: Demo) -> None:
     demo.delete_connectors()
     broken = beside_demo.root / "config" / "broken.json"
