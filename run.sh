@@ -55,8 +55,18 @@ compose() { # compose LIMIT_S ARGUMENT...: what it says goes to the log
   bounded "$limit_s" docker compose "$@" >>"$log" 2>&1
 }
 
+ask() { # ask ARGUMENT...: what docker answers. No answer is not an empty answer: data may hang on the difference
+  bounded 30 docker "$@" 2>"$log" || fail 3 "\`docker ${*:1:2}\` does not answer: $(tail -n 1 "$log")"
+}
+
 volumes() {
-  bounded 30 docker volume ls -q --filter "label=com.docker.compose.project=$project"
+  ask volume ls -q --filter "label=com.docker.compose.project=$project"
+}
+
+read_model() {
+  mkdir -p .cache
+  model=$(bounded 30 docker compose config 2>"$log") || fail 2 "docker-compose.yml cannot be used: $(tail -n 1 "$log")"
+  project=$(printf '%s\n' "$model" | sed -n 's/^name: //p')
 }
 
 taken_port() { # taken_port USUAL PRESENT: what to do about it
@@ -138,14 +148,15 @@ END
 }
 
 up_docker() {
+  local running there
   [ ${#options[@]} -eq 0 ] || fail 1 "${options[0]} is for embedded mode: ./run.sh --embedded ${options[*]}"
-  mkdir -p .cache
-  model=$(bounded 30 docker compose config 2>"$log") || fail 2 "docker-compose.yml cannot be used: $(tail -n 1 "$log")"
-  project=$(printf '%s\n' "$model" | sed -n 's/^name: //p')
-  if [ -z "$(bounded 30 docker compose ps -q 2>>"$log")" ]; then
+  read_model
+  running=$(ask compose ps -q)
+  if [ -z "$running" ]; then
     require_free_ports
+    there=$(volumes)
     undo=(compose 120 down --remove-orphans)
-    [ -n "$(volumes)" ] || undo+=(-v) # there was no data, so there is none to lose
+    [ -n "$there" ] || undo+=(-v) # there was no data, so there is none to lose
   fi
   exec 4>&2 # a trap runs with the redirections of the command that it interrupts
   trap 'give_up 130 "interrupted" 2>&4' INT TERM
@@ -183,28 +194,39 @@ up_embedded() {
   esac
 }
 
-down_docker() { # whether there was anything
-  mkdir -p .cache
-  : >"$log"
-  project=$(bounded 30 docker compose config 2>>"$log" | sed -n 's/^name: //p')
-  if [ -z "$(bounded 30 docker compose --profile '*' ps -aq 2>>"$log")" ]; then
-    [ ${#data[@]} -gt 0 ] && [ -n "$(volumes)" ] || return 1
-  fi
+down_docker() { # sets gone to yes if there was anything
+  local there left
+  read_model
+  there=$(ask compose --profile '*' ps -aq)
+  [ -n "$there" ] || [ ${#data[@]} -eq 0 ] || there=$(volumes)
+  [ -n "$there" ] || return 0
   compose 180 --profile '*' down --remove-orphans ${data[@]+"${data[@]}"} ||
     fail 3 "the Docker stack could not be taken away: $(tail -n 1 "$log")"
-  if [ ${#data[@]} -gt 0 ]; then echo "The Docker stack is gone, and its data."; else echo "The Docker stack is gone; its data stays (-v takes it away)."; fi
+  gone=yes
+  if [ ${#data[@]} -gt 0 ]; then
+    left=$(volumes) # Compose takes away the volumes of the files that it reads: not those of compose.kraft.yml
+    # shellcheck disable=SC2086  # one name a line
+    [ -z "$left" ] || bounded 60 docker volume rm $left >>"$log" 2>&1 || fail 3 "the data could not be taken away: $(tail -n 1 "$log")"
+    echo "The Docker stack is gone, and its data."
+  else
+    echo "The Docker stack is gone; its data stays (-v takes it away)."
+  fi
 }
 
 down() {
   local gone=no refusal=''
   if [ "$mode" != docker ] && [ -n "$embedded_state" ]; then
-    "$heartbeat" demo --stop
+    if [ -n "$heartbeat" ]; then
+      "$heartbeat" demo --stop
+    else
+      echo "Embedded mode was started from another clone, and heartbeat is not installed here: kill $(embedded pid '') ends it." >&2
+    fi
     gone=yes
   fi
   if [ "$mode" != embedded ]; then
     refusal=$(docker_refusal)
     if [ -z "$refusal" ]; then
-      if down_docker; then gone=yes; fi
+      down_docker
     elif [ "$mode" = docker ]; then
       fail 2 "$refusal"
     fi

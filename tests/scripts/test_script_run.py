@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -273,10 +274,30 @@ def test_down_takes_the_stack_away_and_with_v_its_data(docker: Docker, data: lis
 
 
 def test_down_v_takes_the_data_of_a_stack_that_is_down_already(docker: Docker) -> None:
-    docker.answers("volume", out="sink_redis-data\n")
+    docker.answers("volume", out="sink_redis-data\nsink_kraft-data\n")
     assert docker.run("down").stdout == "Nothing is running here.\n"
     assert "and its data" in docker.run("down", "-v").stdout
-    assert docker.calls() == ["compose --profile * down --remove-orphans -v"]
+    # Compose leaves those of another file alone; what is still listed goes by its name.
+    assert docker.calls() == ["compose --profile * down --remove-orphans -v", "volume rm sink_redis-data sink_kraft-data"]
+
+
+@pytest.mark.parametrize("command", ["compose-ps", "volume"])
+@pytest.mark.parametrize("arguments", [[], ["down", "-v"]], ids=["up", "down"])
+def test_an_engine_that_does_not_answer_has_not_said_that_there_is_nothing(docker: Docker, command: str, arguments: list[str]) -> None:
+    docker.answers(command, err="Error response from daemon: i/o timeout\n", code=1)
+    done = docker.run(*arguments)
+    assert done.returncode == 3
+    assert "does not answer: Error response from daemon: i/o timeout" in refusal(done)
+    assert docker.calls() == []
+
+
+def test_down_without_an_installation_leaves_embedded_mode_and_takes_the_stack_away(docker: Docker, demo: Demo) -> None:
+    shutil.rmtree(docker.stage.root / ".venv")
+    docker.answers("compose-ps", out="0123456789ab\n")
+    done = docker.stage.run("run.sh", "down", TMPDIR=str(demo.tmp))
+    assert done.returncode == 0
+    assert "heartbeat is not installed here: kill " in refusal(done)
+    assert docker.calls() == ["compose --profile * down --remove-orphans"]
 
 
 def test_down_says_that_nothing_runs(clone: Stage) -> None:
