@@ -11,12 +11,19 @@ cd "$(dirname "$0")"
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
+: "${DEMO_WAIT_S:=30}" # how long -d waits for the first beat
 mode=''
 detach=no
 options=()
 verb=up
 data=()
+value_of='' # the option whose value comes next
 for argument in "$@"; do
+  if [ -n "$value_of" ]; then
+    options+=("$argument")
+    value_of=''
+    continue
+  fi
   case $argument in
     down) verb=down ;;
     -v | --volumes) data=(-v) ;;
@@ -26,7 +33,12 @@ for argument in "$@"; do
       sed -n '2,8s/^# \{0,1\}//p' "$0"
       exit 0
       ;;
-    *) options+=("$argument") ;;
+    --every | --connector | --kafka-port | --redis-port | --rest-port)
+      options+=("$argument")
+      value_of=$argument
+      ;;
+    -*) options+=("$argument") ;;
+    *) fail 1 "$argument is nothing that can be done; ./run.sh --help says what can" ;;
   esac
 done
 
@@ -167,8 +179,18 @@ up_docker() {
   say_what_to_try
 }
 
+end_demo() { # end_demo PID: and wait until it has taken everything away
+  kill "$1" 2>/dev/null || true
+  for _ in $(seq 75); do
+    kill -0 "$1" 2>/dev/null || return 0
+    sleep 0.2
+  done
+  kill -KILL "$1" 2>/dev/null || true
+}
+
 up_embedded() {
-  local demo
+  local demo deadline_s sign='(OK|WARNING): Heartbeat' # WARNING where the TTL is a short one
+  case " ${options[*]-} " in *" --no-producer "*) sign='^Running on' ;; esac
   bash scripts/install.sh run
   if [ "$detach" = no ]; then
     echo "Embedded mode: everything runs in this terminal, on this machine only. Ctrl-C stops it and leaves nothing behind."
@@ -177,10 +199,12 @@ up_embedded() {
   [ -z "$embedded_state" ] || fail 3 "embedded mode is running already: ./run.sh down ends it" # and its log is in use
   mkdir -p .cache
   log=.cache/demo.log
+  : >"$log" # not what the last one said
   nohup .venv/bin/heartbeat demo ${options[@]+"${options[@]}"} >"$log" 2>&1 </dev/null &
   demo=$!
-  for _ in $(seq 150); do
-    if grep -q "OK: Heartbeat" "$log"; then
+  deadline_s=$((SECONDS + DEMO_WAIT_S))
+  while [ "$SECONDS" -lt "$deadline_s" ]; do
+    if grep -q '^Running on' "$log" && grep -qE "$sign" "$log"; then
       sed -n '/^Running on/,/^$/p;/^Try/,/^$/p' "$log"
       echo "Running in the background (pid $demo). Follow it: tail -f $log. Stop it: ./run.sh down"
       return
@@ -188,10 +212,8 @@ up_embedded() {
     kill -0 "$demo" 2>/dev/null || { tail -n 3 "$log" >&2; exit 3; }
     sleep 0.2
   done
-  case " ${options[*]-} " in
-    *" --no-producer "*) echo "Running in the background (pid $demo), no beats are sent. Stop it: ./run.sh down" ;;
-    *) fail 3 "no beat reached Redis in 30 s; see $log. Stop it: ./run.sh down" ;;
-  esac
+  end_demo "$demo"
+  fail 3 "embedded mode was ended: no beat reached Redis in $DEMO_WAIT_S s; what it said is in $log"
 }
 
 down_docker() { # sets gone to yes if there was anything

@@ -342,6 +342,43 @@ def test_embedded_mode_runs_in_the_background_until_down(installed: Stage) -> No
     assert installed.run("run.sh", "down").stdout == "Nothing is running here.\n"
 
 
+def test_without_a_producer_the_background_is_ready_when_it_runs(installed: Stage) -> None:
+    ports = [word for option in ("kafka", "redis", "rest") for word in (f"--{option}-port", str(free_port()))]
+    up = installed.run("run.sh", "--embedded", "-d", "--no-producer", *ports)
+    assert up.returncode == 0, up.stderr
+    assert f"127.0.0.1:{ports[3]}" in up.stdout
+    assert "Running in the background" in up.stdout
+
+
+@pytest.mark.parametrize("said", ["OK: Heartbeat TTL: 60s", "WARNING: Heartbeat TTL low: 4s"])
+def test_a_beat_with_a_short_ttl_is_a_beat(clone: Stage, said: str) -> None:
+    (clone.root / ".venv" / "bin" / "heartbeat").write_text(f"#!/bin/bash\necho 'Running on this machine only'\necho '{said}'\n")
+    done = clone.run("run.sh", "--embedded", "-d")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Running in the background" in done.stdout
+
+
+def test_a_demo_without_a_beat_is_ended(clone: Stage, tmp_path: Path) -> None:
+    told = "echo 'Running on this machine only'; echo 'ALERT: Heartbeat key expired!'"
+    script = f"#!/bin/bash\necho $$ >{tmp_path}/pid\n{told}\nexec sleep 60\n"
+    (clone.root / ".venv" / "bin" / "heartbeat").write_text(script)
+    done = clone.run("run.sh", "--embedded", "-d", DEMO_WAIT_S="2")
+    assert done.returncode == 3
+    assert "embedded mode was ended: no beat reached Redis in 2 s" in refusal(done)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("arguments", [["stop"], ["--embedded", "--every", "2", "dwon"], ["down", "everything"], ["--no-producer", "1"]])
+def test_a_word_that_means_nothing_is_refused_before_anything_is_done(docker: Docker, arguments: list[str]) -> None:
+    (docker.stage.root / "scripts" / "install.sh").write_text("#!/bin/bash\ntouch installed\n")
+    done = docker.run(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert refusal(done).startswith(f"run.sh: {arguments[-1]} is nothing that can be done")
+    assert not (docker.stage.root / "installed").exists()
+    assert not (docker.play / "calls").exists()
+
+
 def test_embedded_mode_names_a_taken_port(installed: Stage) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
