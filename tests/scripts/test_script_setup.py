@@ -143,6 +143,12 @@ def test_it_waits_for_a_worker_that_comes_later(beside_demo: Stage, demo: Demo) 
         setup.says(f"Connector {NAME}: created")
 
 
+def test_a_proxy_for_the_world_is_not_asked_for_connect(beside_demo: Stage, demo: Demo) -> None:
+    demo.delete_connectors()
+    done = beside_demo.run(SETUP, http_proxy=f"http://127.0.0.1:{free_port()}", SETUP_WAIT_S="1")
+    assert done.returncode == 0, done.stderr
+
+
 def test_it_does_not_wait_for_ever(stage: Stage) -> None:
     stage.play("python3", f'exec {sys.executable} "$@"')
     done = stage.run(SETUP, CONNECT_URL=f"http://127.0.0.1:{free_port()}", SETUP_WAIT_S="1")
