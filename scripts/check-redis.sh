@@ -12,18 +12,19 @@ day() { # day SECONDS: readable; GNU's date first, then BSD's
   date -d "@$1" '+%F %T' 2>/dev/null || date -r "$1" '+%F %T'
 }
 
-readable() { # readable VALUE: what the time stamp means
+readable() { # readable STAMP_MS: what the time stamp means
   local now beat
-  case $1 in
-    '' | *[!0-9]*) echo "not a time stamp: written by somebody else" ;;
-    *)
-      now=$(date +%s) beat=$(($1 / 1000))
-      echo "$(day "$beat"), $((now - beat)) s ago"
-      ;;
-  esac
+  now=$(date +%s) beat=$(($1 / 1000))
+  echo "$(day "$beat"), $((now - beat)) s ago"
 }
 
-value=$(redis_reply GET "$key" 2>/dev/null) && ttl=$(redis_reply TTL "$key" 2>/dev/null) ||
+answer() { # answer COMMAND...: a refusal, such as WRONGTYPE, is an answer too: one client fails with it, the other does not
+  local said
+  said=$(redis_reply "$@" 2>/dev/null) || [ -n "$said" ] || return
+  printf '%s\n' "$said"
+}
+
+value=$(answer GET "$key") && ttl=$(answer TTL "$key") ||
   { echo "❔ UNKNOWN: Redis at $REDIS_HOST:$REDIS_PORT does not answer; nothing can be said about $key."; exit 2; }
 
 case $ttl in
@@ -40,6 +41,10 @@ case $ttl in
     exit 2
     ;;
 esac
+if ! [[ $value =~ ^[1-9][0-9]{12}$ ]]; then # what the connector writes: milliseconds since 1970
+  echo "❔ UNKNOWN: $key was written by somebody else: it holds no time stamp of a beat. Its value: $value"
+  exit 2
+fi
 echo "✅ ALIVE: $key in Redis at $REDIS_HOST:$REDIS_PORT"
 echo "Value: $value ($(readable "$value"))"
 echo "TTL:   $ttl s left"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -76,6 +77,57 @@ def test_check_knows_nothing_of_a_key_without_ttl(host: Stage, demo: Demo) -> No
     done = host.run(CHECK)
     assert done.returncode == 2
     assert "somebody else wrote it" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["mine", "0175513893249", "175513893249", "17551389324960", "1755138932496 "])
+def test_check_knows_nothing_of_a_value_that_is_no_beat(host: Stage, demo: Demo, value: str) -> None:
+    demo.redis("SET", "heartbeat", value, "EX", "50")
+    done = host.run(CHECK)
+    assert done.returncode == 2
+    assert "written by somebody else" in done.stdout
+
+
+def test_check_knows_nothing_of_a_key_of_another_type(host: Stage, demo: Demo) -> None:
+    demo.redis("RPUSH", "heartbeat", "1755138932496")
+    demo.redis("EXPIRE", "heartbeat", "50")
+    done = host.run(CHECK)
+    assert done.returncode == 2
+    assert "written by somebody else" in done.stdout
+    assert "WRONGTYPE" in done.stdout
+
+
+@pytest.mark.parametrize("variable", ["REDIS_HOST", "REDIS_PORT", "HEARTBEAT_REDIS_PORT"])
+def test_an_address_that_is_given_wins_over_embedded_mode(beside_demo: Stage, demo: Demo, variable: str) -> None:
+    demo.redis("SET", "heartbeat", "1755138932496", "EX", "50")
+    port = str(free_port())
+    (beside_demo.root / ".env").write_text(f"OTHER=1\n{variable}={port}\nHEARTBEAT_REDIS_PORT='{port}' # taken\n")
+    assert beside_demo.run(CHECK).returncode == 0
+    done = beside_demo.run(CHECK, **{variable: "127.0.0.1" if variable == "REDIS_HOST" else port})
+    assert done.returncode == 2
+    assert f"Redis at 127.0.0.1:{port} does not answer" in done.stdout
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_what_a_dead_embedded_mode_left_is_no_address(stage: Stage, flock: bool) -> None:
+    if flock:
+        if shutil.which("flock") is None:
+            pytest.skip("flock is missing: apt install util-linux")
+        stage.add("flock")
+    stage.play("redis-cli", "exit 1")
+    # With flock, not even a process that has this number now makes it alive.
+    pid = os.getpid() if flock else 2**22 + 1
+    left = stage.root.parent / "tmp" / f"redis-heartbeat-sink-{os.getuid()}-{pid}.json"
+    left.write_text(f'{{"pid":{pid},"kafka":"127.0.0.1:1","redis_host":"127.0.0.1","redis_port":1,"rest":"http://127.0.0.1:1"}}')
+    assert "Redis at 127.0.0.1:6379 does not answer" in stage.run(CHECK, HEARTBEAT_REDIS_PORT="").stdout
+    (stage.root / ".env").write_text("HEARTBEAT_REST_PORT=1\nHEARTBEAT_REDIS_PORT='16379' # 6379 is taken\n")
+    assert "Redis at 127.0.0.1:16379 does not answer" in stage.run(CHECK, HEARTBEAT_REDIS_PORT="").stdout
+
+
+def test_a_living_embedded_mode_is_known_by_its_lock(beside_demo: Stage, demo: Demo) -> None:
+    if shutil.which("flock") is None:
+        pytest.skip("flock is missing: apt install util-linux")
+    beside_demo.add("flock")
+    assert f"Redis at 127.0.0.1:{demo.redis_port}" in beside_demo.run(CHECK).stdout
 
 
 def test_check_knows_nothing_where_redis_does_not_answer(host: Stage) -> None:

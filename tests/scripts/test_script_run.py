@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -325,6 +326,8 @@ def installed(stage: Stage) -> Iterator[Stage]:
     """A clone whose installation is done."""
     (stage.root / "scripts" / "install.sh").write_text("#!/bin/bash\n")
     (stage.root / ".venv").symlink_to(HEARTBEAT.parents[1])
+    environment = {name: value for name, value in stage.environment.items() if not name.startswith("HEARTBEAT_")}  # they would win
+    stage = dataclasses.replace(stage, environment=environment)
     yield stage
     stage.run("run.sh", "down")
 
@@ -352,7 +355,9 @@ def test_without_a_producer_the_background_is_ready_when_it_runs(installed: Stag
 
 @pytest.mark.parametrize("said", ["OK: Heartbeat TTL: 60s", "WARNING: Heartbeat TTL low: 4s"])
 def test_a_beat_with_a_short_ttl_is_a_beat(clone: Stage, said: str) -> None:
-    (clone.root / ".venv" / "bin" / "heartbeat").write_text(f"#!/bin/bash\necho 'Running on this machine only'\necho '{said}'\n")
+    (clone.root / ".venv" / "bin" / "heartbeat").write_text(
+        f"#!/bin/bash\necho 'Running on this machine only'\necho '{said}'\nexec sleep 10\n"
+    )
     done = clone.run("run.sh", "--embedded", "-d")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Running in the background" in done.stdout
