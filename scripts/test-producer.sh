@@ -37,7 +37,7 @@ next_s=$SECONDS
 while kill -0 "$producer" 2>/dev/null; do
   if [ "$SECONDS" -ge "$next_s" ]; then
     beat="test-$(date)"
-    if echo "$beat" 2>/dev/null >&3; then echo "Sent $beat"; fi
+    if echo "$beat" 2>/dev/null >&3; then echo "Beat $beat"; fi # not "sent": the pipe has it, and whether Kafka took it is not known here
     next_s=$((SECONDS + BEAT_EVERY_S))
   fi
   sleep 0.5

@@ -348,7 +348,7 @@ class Sender:
 
     def __init__(self, properties: Mapping[str, str]) -> None:
         self._bootstrap = properties["bootstrap.servers"]
-        settings = {"message.timeout.ms": str(int(_PRODUCE_TIMEOUT_S * 1000)), "linger.ms": "0", **properties}
+        settings = {"message.timeout.ms": str(int(_PRODUCE_TIMEOUT_S * 1000)), "linger.ms": "0", "log_level": "0", **properties}
         self._producer = ck.Producer(settings, logger=logging.getLogger(logs.KAFKA_CLIENT))
 
     def send(self, topic: str, key: bytes | None, value: bytes) -> tuple[int, int]:
