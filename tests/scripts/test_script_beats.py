@@ -13,7 +13,7 @@ import pytest
 from heartbeat.embedded.ports import free_port
 
 from .conftest import Demo
-from .stage import Stage, Started, eventually
+from .stage import HEARTBEAT, Stage, Started, eventually
 
 PRODUCER = "scripts/test-producer.sh"
 BATCH = "scripts/batch-job-example.sh"
@@ -62,7 +62,7 @@ def test_a_producer_that_ends_by_itself_ends_the_script(stage: Stage) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_script_is_stopped(stage: Stage, java: Path, tmp_path: Path, number: int) -> None:
     with stage.running(PRODUCER, BEAT_EVERY_S="1") as producer:
-        producer.says("Sent test-")
+        producer.says("Beat test-")
         os.kill(producer.process.pid, number)
         producer.process.wait(30)
         eventually(lambda: producer.others() == [], "its processes are gone")
@@ -83,11 +83,37 @@ def test_without_java_the_beats_keep_the_key_alive_until_pkill_stops_them(beside
         assert beside_demo.run("scripts/check-redis.sh").returncode == 1
 
 
-@pytest.mark.parametrize("script", [PRODUCER, BATCH])
-def test_a_machine_without_any_producer_is_told_what_to_install(stage: Stage, script: str) -> None:
-    done = stage.run(script, "true")
+def test_a_machine_without_any_producer_is_told_what_to_install(stage: Stage) -> None:
+    done = stage.run(PRODUCER)
     assert done.returncode == 2
     assert "no kafka-console-producer here" in done.stderr
+
+
+def test_a_job_runs_where_there_is_no_producer(stage: Stage) -> None:
+    done = stage.run(BATCH, "bash", "-c", "echo at work; sleep 2; exit 7", BEAT_EVERY_S="1")
+    assert (done.returncode, done.stdout) == (7, "at work\n")
+    (warning,) = done.stderr.splitlines()
+    assert "no kafka-console-producer here, so the job runs without beats" in warning
+
+
+def test_a_job_does_not_wait_for_a_beat(stage: Stage, tmp_path: Path) -> None:
+    stage.add("touch")
+    stage.play(
+        "kafka-console-producer", f"touch {tmp_path}/producing; until [ -e {tmp_path}/enough ]; do sleep 0.1; done; touch {tmp_path}/sent"
+    )
+    with stage.running(BATCH, "bash", "-c", f"until [ -e {tmp_path}/producing ]; do sleep 0.1; done; exit 7") as batch:
+        assert batch.process.wait(30) == 7, batch.text()
+        assert not (tmp_path / "sent").exists()
+        (tmp_path / "enough").touch()
+        eventually((tmp_path / "sent").exists, "the beat of a short job is sent all the same")
+
+
+def test_a_beat_to_a_broker_that_is_not_there_is_one_line() -> None:
+    line = [str(HEARTBEAT), "send", "--bootstrap-server", f"127.0.0.1:{free_port()}", "hello"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("heartbeat: ")
 
 
 def test_the_embedded_broker_is_not_spoken_to_by_java(beside_demo: Stage, demo: Demo, tmp_path: Path) -> None:
