@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from heartbeat.connect.api import Batch, SinkTask, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import ByteArrayConverter, Converter
 from heartbeat.connect.kafka import Delivery
+from heartbeat.connect.store import ConnectorRecord, Store
 from heartbeat.connect.task import Feed, Pace, Subscription, TaskId, TaskRunner, TaskSpec
 
 Where = tuple[str, int, int]
@@ -338,3 +340,18 @@ class CollectingSink(SinkTask):
         gate = CollectingSink.stop_gate
         if gate is not None:
             gate.wait(PATIENCE_S)
+
+
+class SlowStore(Store):
+    """A store whose disk hangs while ``gate`` is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def put(self, record: ConnectorRecord) -> None:
+        self.begun.set()
+        self.gate.wait(PATIENCE_S)
+        super().put(record)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartbeat.beats.beat import ALLOWED_SKEW_MS, NO_TIMESTAMP, coalesce, newest_by_source, newest_of
+from heartbeat.beats.beat import ALLOWED_SKEW_MS, coalesce, newest_by_source, newest_of
+from heartbeat.connect.api import NO_TIMESTAMP
 
 NOW = 1_755_138_687_438
 TTL = 60_000

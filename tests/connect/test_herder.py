@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import PATIENCE_S, CollectingSink, eventually
+from tests.fakes import PATIENCE_S, CollectingSink, SlowStore, eventually
 
 from heartbeat import logs
 from heartbeat.connect.api import same_address
@@ -700,21 +700,6 @@ def test_posts_while_stored_connectors_start_start_no_task_twice(broker: Embedde
     finally:
         SlowAssembly.gate.set()
         assert world.herder.shut_down(PATIENCE_S)
-
-
-class SlowStore(Store):
-    """A store whose disk hangs while ``gate`` is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = threading.Event()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def put(self, record: ConnectorRecord) -> None:
-        self.begun.set()
-        self.gate.wait(PATIENCE_S)
-        super().put(record)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ Texts and codes are those of Kafka Connect 4.1: its clients match on them.
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ import httpx2
 import pytest
 from anyio import to_thread
 from starlette.testclient import TestClient
+from tests.fakes import SlowStore
 
 import heartbeat
 from heartbeat.beats.sink import HeartbeatSink
@@ -29,7 +29,7 @@ from heartbeat.connect.herder import Herder
 from heartbeat.connect.kafka import Admin, Sender
 from heartbeat.connect.plugins import Plugin, Plugins
 from heartbeat.connect.rest import Rest
-from heartbeat.connect.store import ConnectorRecord, Store
+from heartbeat.connect.store import Store
 from heartbeat.connect.worker import Worker
 from heartbeat.connect.worker_config import WORKER_KEYS, WorkerConfig
 from heartbeat.embedded.broker import EmbeddedBroker
@@ -915,21 +915,6 @@ def test_validation_without_a_known_class_is_a_500(api: Api) -> None:
 
 
 # --- a worker that is busy, or ends
-
-
-class SlowStore(Store):
-    """A store whose disk hangs while ``gate`` is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = threading.Event()
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def put(self, record: ConnectorRecord) -> None:
-        self.begun.set()
-        self.gate.wait(DEADLINE_S)
-        super().put(record)
 
 
 class LateClock:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-NO_TIMESTAMP: Final = -1
+from heartbeat.connect.api import NO_TIMESTAMP
+
 ALLOWED_SKEW_MS: Final = 2_000
 """How far a producer's clock may run ahead before its beats count as sent now: a clock in the future must not make a source immortal."""
 

@@ -20,7 +20,6 @@ RESERVED: Final = "hb:{"
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
 _VALUE_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-_SIMPLE: Final = ("topic", "key", "partition")
 
 
 class Unfillable(ValueError):
@@ -93,7 +92,7 @@ def parse(text: str) -> Template:
 def _placeholder(whole: str, inner: str) -> _Fill:
     kind, _, rest = inner.partition(".")
     if inner in _SIMPLE:
-        return {"topic": lambda batch: batch.topics(), "key": _keys, "partition": lambda batch: list(map(str, batch.partitions()))}[inner]
+        return _SIMPLE[inner]
     if kind == "header" and rest:
         return lambda batch: [_header(rest, headers) for headers in batch.headers()]
     if re.match(r"value[.\[]", inner):
@@ -113,6 +112,13 @@ def _path(text: str) -> tuple[str | int, ...]:
 def _keys(batch: Columns) -> Sequence[Any]:
     keys = batch.keys()
     return [key if isinstance(key, str) else Unfillable("the record has no key") if key is None else _text(key) for key in keys]
+
+
+_SIMPLE: Final[dict[str, _Fill]] = {
+    "topic": lambda batch: batch.topics(),
+    "key": _keys,
+    "partition": lambda batch: list(map(str, batch.partitions())),
+}
 
 
 def _header(name: str, headers: Iterable[tuple[str, bytes | None]]) -> Name:

@@ -14,7 +14,7 @@ from heartbeat.connect.api import TaskContext, TopicPartition
 from heartbeat.connect.connector_config import consumer_properties, converter_settings, validate
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import Converter, find_converter
-from heartbeat.connect.plugins import Plugin, Plugins
+from heartbeat.connect.plugins import Plugins
 from heartbeat.connect.task import Consumer, Feed, Pace, Subscription, TaskId, TaskSpec
 from heartbeat.connect.worker_config import WorkerConfig
 from heartbeat.errors import BadRequest
@@ -50,8 +50,9 @@ class Assembly:
         validation = validate(config, plugin, self._worker.given)
         validation.check()
         parsed = validation.parsed()
-        self._redact(plugin, parsed, config)
         properties = consumer_properties(config, self._worker.given)
+        passwords = {parsed[key.name] for key in plugin.task.CONFIG if key.type is Type.PASSWORD and parsed[key.name]}
+        logs.secrets.add(passwords | client_properties.secrets(properties))
         return TaskSpec(
             id=task,
             made_from=config,
@@ -86,10 +87,6 @@ class Assembly:
         if plugin is None:
             raise BadRequest(f"Class {parsed[name]} could not be found.")
         return plugin.build(plugin.config.load(converter_settings(role, config if name in config else self._worker.given)))
-
-    def _redact(self, plugin: Plugin, parsed: Mapping[str, Any], config: Mapping[str, str]) -> None:
-        passwords = {parsed[key.name] for key in plugin.task.CONFIG if key.type is Type.PASSWORD and parsed[key.name]}
-        logs.secrets.add(passwords | client_properties.secrets(consumer_properties(config, self._worker.given)))
 
 
 def _consumer(task: TaskId, java: Mapping[str, str]) -> Callable[[Callable[[], Mapping[TopicPartition, int]]], Consumer]:

@@ -78,7 +78,6 @@ class SinkConsumer:
         self._commit_started_s: float | None = None
         self._in_flight: Offsets = {}
         self._committed: Offsets = {}
-        self._commit_error: str | None = None
         self._incremental = (
             "cooperative" in properties.get("partition.assignment.strategy", "")
             or properties.get("group.protocol", "").lower() == "consumer"
@@ -131,8 +130,9 @@ class SinkConsumer:
         if any(event.error() is not None for event in events):
             return self._deliver_with_errors(events)
         assigned = self.assigned
-        # Offsets rise within a partition, so the last one written per partition stands.
-        offsets = {TopicPartition(event.topic(), event.partition()): event.offset() + 1 for event in events}
+        # Offsets rise within a partition, so its last event stands; the rest is done once a partition, not once a record.
+        last = {(event.topic(), event.partition()): event for event in events}
+        offsets = {TopicPartition(*partition): event.offset() + 1 for partition, event in last.items()}
         if offsets.keys() <= assigned.keys():
             return Delivery(events, offsets)
         return self._deliver_with_errors(events)
