@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from heartbeat.config import ConfigDef, Key, Type
-from heartbeat.connect.api import Batch, SinkTask, TaskContext, TopicPartition
+from heartbeat.connect.api import Batch, SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import ByteArrayConverter, Converter
 from heartbeat.connect.kafka import Delivery
 from heartbeat.connect.store import ConnectorRecord, Store
-from heartbeat.connect.task import Feed, Pace, Subscription, TaskId, TaskRunner, TaskSpec
+from heartbeat.connect.task import Feed, Pace, TaskId, TaskRunner, TaskSpec
 
 Where = tuple[str, int, int]
 """Topic, partition, offset."""

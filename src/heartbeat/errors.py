@@ -10,6 +10,7 @@ HeartbeatError
 └── ConnectError               Connect's own family; carries an HTTP status and a Java class name for traces
     ├── DataError              bytes that do not decode
     ├── RetriableError         try the same batch again after ``retry_after_s``
+    ├── Reclaim                a plugin gives partitions back: open them again
     ├── BadRequest      400
     ├── NotFound        404
     ├── AlreadyExists   409
@@ -18,6 +19,8 @@ HeartbeatError
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 
 class HeartbeatError(Exception):
@@ -84,6 +87,17 @@ class RetriableError(ConnectError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Reclaim(ConnectError):
+    """A plugin cannot go on from where it is in some partitions: they are to be opened again.
+
+    ``partitions`` are (topic, partition).
+    """
+
+    def __init__(self, message: str, partitions: Collection[tuple[str, int]]) -> None:
+        super().__init__(message)
+        self.partitions = partitions
 
 
 class BadRequest(ConnectError):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.fakes import PATIENCE_S, FakeConsumer, Stage, Where, end_of_log, eventually, records, stage, together
 
-from heartbeat.connect.api import TopicPartition
+from heartbeat.connect.api import Subscription, TopicPartition
 from heartbeat.connect.conversion import Tolerance
 from heartbeat.connect.converters import JsonConverter
-from heartbeat.connect.task import POLL_S, Pace, State, Subscription, backoff_s
+from heartbeat.connect.task import POLL_S, Pace, State, backoff_s
 from heartbeat.errors import ConnectError, RetriableError
 
 P, Q = TopicPartition("t", 0), TopicPartition("t", 1)

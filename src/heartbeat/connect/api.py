@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -115,44 +115,164 @@ class Batch:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a group holds for a partition: the next offset, and whatever text was committed with it."""
+
+    offset: int
+    metadata: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """Where a partition ended (high watermark, read_uncommitted) and the epoch of its leader, -1 if the broker did not say."""
+
+    offset: int
+    epoch: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The answer to one question about the logs. A partition or topic whose leader did not answer is left out.
+
+    ``topics`` is how many partitions each topic has; ``asked`` is what the asker gave to know the question by.
+    """
+
+    asked: Any
+    ends: Mapping[TopicPartition, LogEnd]
+    topics: Mapping[str, int]
+
+
+class Logs(Protocol):
+    """The partitions' logs in Kafka, as a plugin may ask about them. Never used from another thread than the task's."""
+
+    def ask(self, asked: Any, partitions: Collection[TopicPartition], topics: Collection[str]) -> None:
+        """Send the question where partitions end and how many a topic has. At once; one question is under way at a time."""
+
+    def answer(self) -> Survey | None:
+        """Return the answer if it has come, once. A question without an answer in its time is answered with nothing."""
+
+    @property
+    def asking(self) -> bool:
+        """Tell whether a question is under way."""
+
+    def bounds(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return first and end offset of each log.
+
+        Raises:
+            RetriableError: a leader did not answer in time.
+        """
+
+    def offsets_at(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
+        """Return the offset of the first record that is as new as that, None if there is none.
+
+        Raises:
+            RetriableError: a leader did not answer in time.
+        """
+
+
 def same_address(host: str, port: int) -> tuple[str, int]:
     """Resolve an address to itself."""
     return host, port
 
 
 @dataclass(frozen=True, slots=True)
+class Subscription:
+    """What to consume: a list of topics, or a pattern looked up anew every ``refresh_s``."""
+
+    topics: tuple[str, ...] = ()
+    pattern: str | None = None
+    refresh_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskContext:
     """What a task may know of its surroundings.
 
-    ``resolve`` maps a configured network address to the one to connect to; only the demo maps anything.
+    ``resolve`` maps a configured network address to the one to connect to; only the demo maps anything. ``offset_reset`` is
+    ``auto.offset.reset`` where somebody has set it (earliest, latest, none), else None. ``logs`` is for a task that runs.
     """
 
     connector: str
-    task: int
+    task: int = 0
     resolve: Callable[[str, int], tuple[str, int]] = field(default=same_address)
+    subscription: Subscription = field(default=Subscription())
+    offset_reset: str | None = None
+    logs: Logs | None = None
+
+
+class Measure(NamedTuple):
+    """One figure of a plugin, as Prometheus knows them; ``kind`` is counter or gauge."""
+
+    name: str
+    kind: str
+    help: str
+    labels: Mapping[str, str]
+    value: float
 
 
 class SinkTask(ABC):
-    """A sink: started with its parsed configuration, fed batches, stopped. One instance per task, one thread."""
+    """A sink: started with its parsed configuration, given partitions, fed batches, stopped. One instance per task, one thread."""
 
     CONFIG: ClassVar[ConfigDef]
     VERSION: ClassVar[str]
     ALIASES: ClassVar[tuple[str, ...]] = ()
     """Other names under which ``connector.class`` may name this plugin, Java class names among them."""
+    OWNS_OFFSETS: ClassVar[bool] = False
+    """Whether ``open`` decides where partitions start. Nothing is then consumed of a partition before it has."""
 
     @abstractmethod
     def start(self, config: Mapping[str, Any], context: TaskContext) -> None:
         """Prepare. Any exception makes the task FAILED; what passes by itself (a server that is down) is no reason to raise."""
+
+    def open(self, committed: Mapping[TopicPartition, Committed | None]) -> Mapping[TopicPartition, int]:
+        """Take partitions over, given what the group has committed of each, and return the offset where each one starts.
+
+        Called for new partitions, and again for those that ``put`` or ``open`` gave back (``Reclaim``) or whose position
+        the log does not have. Only where ``OWNS_OFFSETS``.
+
+        Raises:
+            RetriableError: not now; the worker asks again.
+            Exception: anything else makes the task FAILED.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def put(self, batch: Batch) -> None:
         """Apply the batch and return only when it is applied. Called every turn, also with an empty batch.
 
         Raises:
+            Reclaim: these partitions are to be opened again; what the batch has of them is dropped, the rest is put again.
             RetriableError: the worker keeps the batch and puts it again.
             Exception: anything else makes the task FAILED.
         """
 
+    def commit_metadata(self, partition: TopicPartition) -> str:  # noqa: ARG002  a default
+        """Return the text to commit with this partition's offset. Called within rebalances: it must neither block nor raise."""
+        return ""
+
+    def measures(self) -> Sequence[Measure]:
+        """Return the plugin's own figures. Called by any thread: it must not block."""
+        return ()
+
     @abstractmethod
     def stop(self) -> None:
         """Release everything. Called once, also after a failed ``start``."""
+
+    @classmethod
+    def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> None:
+        """Follow an operator's change of the offsets of a stopped connector, before the group's own are changed.
+
+        A partition with None is reset; ``offsets`` of None resets all.
+
+        Raises:
+            ConnectError: it could not be followed; the group's offsets stay as they are.
+        """
+
+    @classmethod
+    def on_delete(cls, config: Mapping[str, Any], context: TaskContext) -> None:
+        """Forget what is stored for a connector that was deleted. Its tasks have stopped.
+
+        Raises:
+            ConnectError: something is left; the connector is gone all the same.
+        """

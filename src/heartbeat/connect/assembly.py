@@ -10,12 +10,12 @@ from typing import Any, Final
 from heartbeat import logs
 from heartbeat.config import Type
 from heartbeat.connect import client_properties, kafka
-from heartbeat.connect.api import TaskContext, TopicPartition
+from heartbeat.connect.api import Subscription, TaskContext, TopicPartition
 from heartbeat.connect.connector_config import consumer_properties, converter_settings, validate
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import Converter, find_converter
 from heartbeat.connect.plugins import Plugins
-from heartbeat.connect.task import Consumer, Feed, Pace, Subscription, TaskId, TaskSpec
+from heartbeat.connect.task import Consumer, Feed, Pace, TaskId, TaskSpec
 from heartbeat.connect.worker_config import WorkerConfig
 from heartbeat.errors import BadRequest
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from heartbeat import logs
-from heartbeat.connect.api import SinkTask, TaskContext, TopicPartition
+from heartbeat.connect.api import SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Pending
 from heartbeat.connect.offsets import Progress
 from heartbeat.errors import ConnectError, RetriableError
@@ -55,15 +55,6 @@ class TaskStatus:
     state: State
     trace: str | None = None
     topics: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What to consume: a list of topics, or a pattern looked up anew every ``refresh_s``."""
-
-    topics: tuple[str, ...] = ()
-    pattern: str | None = None
-    refresh_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
