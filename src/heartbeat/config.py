@@ -206,6 +206,11 @@ def between(minimum: int, maximum: int | None) -> Validator:
     return check
 
 
+def optional(validator: Validator) -> Validator:
+    """Return a validator that lets null pass."""
+    return lambda value: None if value is None else validator(value)
+
+
 def one_of(*allowed: str) -> Validator:
     """Return a validator for Kafka's ``ValidString``."""
     return lambda value: None if value in allowed else f"String must be one of: {', '.join(allowed)}"

@@ -16,7 +16,7 @@ from heartbeat.connect.api import TopicPartition, same_address
 from heartbeat.connect.assembly import Assembly
 from heartbeat.connect.group_offsets import GroupOffsets
 from heartbeat.connect.herder import Herder
-from heartbeat.connect.kafka import Admin, GroupError
+from heartbeat.connect.kafka_admin import Admin, GroupError
 from heartbeat.connect.plugins import Plugin, Plugins
 from heartbeat.connect.requests import CreateRequest
 from heartbeat.connect.store import Store, TargetState

@@ -14,10 +14,11 @@ import confluent_kafka as ck
 import pytest
 from tests.fakes import PATIENCE_S, FakeClock, FakeMessage, eventually
 
-from heartbeat.connect import kafka
+from heartbeat.connect import kafka, kafka_admin
 from heartbeat.connect.api import TopicPartition
-from heartbeat.connect.kafka import Admin, SinkConsumer
+from heartbeat.connect.kafka import Membership, SinkConsumer
 from heartbeat.connect.kafka import Sender as KafkaSender
+from heartbeat.connect.kafka_admin import Admin
 from heartbeat.connect.offsets import Progress
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import ConnectError
@@ -68,7 +69,7 @@ class Member:
             "topic.metadata.refresh.interval.ms": "200",
             **more,
         }
-        self.consumer = SinkConsumer(properties, self._committable)
+        self.consumer = SinkConsumer(properties, Membership(self._committable))
         self.consumer.subscribe([topic])
 
     def _committable(self) -> Mapping[TopicPartition, int]:
@@ -457,7 +458,7 @@ def test_the_clusters_id_is_none_until_a_broker_answers_and_asked_for_once_in_te
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
-    monkeypatch.setattr(kafka, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(kafka_admin, "time", SimpleNamespace(monotonic=clock))
     admin = Admin({"bootstrap.servers": broker.bootstrap, "reconnect.backoff.max.ms": "200"})
     broker.set_down()
     for _ in range(20):
@@ -521,7 +522,7 @@ EOF = ck.KafkaError._PARTITION_EOF
 
 def scripted(library: Library, applied: Mapping[TopicPartition, int] | None = None) -> SinkConsumer:
     """Return a consumer on this library, which holds one partition."""
-    consumer = SinkConsumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, lambda: applied or {})
+    consumer = SinkConsumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}, Membership(lambda: applied or {}))
     close(consumer)
     consumer._consumer = library  # type: ignore[assignment]
     consumer._on_assign(library, [ck.TopicPartition("t", 0)])

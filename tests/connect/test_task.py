@@ -12,7 +12,8 @@ from tests.fakes import PATIENCE_S, FakeConsumer, Stage, Where, end_of_log, even
 from heartbeat.connect.api import Subscription, TopicPartition
 from heartbeat.connect.conversion import Tolerance
 from heartbeat.connect.converters import JsonConverter
-from heartbeat.connect.task import POLL_S, Pace, State, backoff_s
+from heartbeat.connect.opening import backoff_s
+from heartbeat.connect.task import POLL_S, Pace, State
 from heartbeat.errors import ConnectError, RetriableError
 
 P, Q = TopicPartition("t", 0), TopicPartition("t", 1)

@@ -1,59 +1,95 @@
-"""What a beat is, and how a batch of records becomes the few writes it is worth: the newest beat of each source. Pure."""
+"""When a beat was, and how a batch of records becomes the few writes it is worth: the newest beat of each source. Pure.
+
+All times are epoch ms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from heartbeat.connect.api import NO_TIMESTAMP
 
 ALLOWED_SKEW_MS: Final = 2_000
-"""How far a producer's clock may run ahead before its beats count as sent now: a clock in the future must not make a source immortal."""
+"""How far a producer's clock may be off before we believe ours instead of its."""
 
 
 @dataclass(frozen=True, slots=True)
-class Coalesced:
-    """The newest beat per source, in ms, split by whether its deadline is still ahead. ``late_by_ms`` is the least a late beat is late."""
+class Newest:
+    """What a batch says of its sources.
 
-    alive: Mapping[str, int]
-    expired: int
-    late_by_ms: int
-
-
-def newest_of(timestamps_ms: Iterable[int], now_ms: int) -> int:
-    """Return the newest beat among record timestamps (at least one): none means now, and nothing is later than now plus the skew."""
-    stamps = list(timestamps_ms)
-    newest = max(stamps)
-    if NO_TIMESTAMP in stamps:
-        newest = max(newest, now_ms)
-    return min(newest, now_ms + ALLOWED_SKEW_MS)
-
-
-def newest_by_source(stamped: Iterable[tuple[str, int]], now_ms: int) -> dict[str, int]:
-    """Return the newest beat of each source, given source and record timestamp of every record of a batch."""
-    latest = now_ms + ALLOWED_SKEW_MS
-    newest: dict[str, int] = {}
-    for source, stamp in stamped:
-        beat = now_ms if stamp == NO_TIMESTAMP else min(stamp, latest)
-        if beat > newest.get(source, -1):
-            newest[source] = beat
-    return newest
-
-
-def coalesce(newest: Mapping[str, int], known: Mapping[str, int], ttl_ms: int, now_ms: int) -> Coalesced:
-    """Keep what is newer than the beats written before (``known``) and not past its deadline.
-
-    A known beat from the future does not count: it was written before the clock was set back.
+    ``beats`` are the newest believable ones. ``ahead`` are the newest timestamps that lie too far in the future to be
+    believed, raw: a clock in the future must not make a source immortal. ``ttls_ms`` names those sources whose newest beat
+    brought a ttl of its own.
     """
-    latest = now_ms + ALLOWED_SKEW_MS
+
+    beats: dict[Any, int]
+    ahead: dict[Any, int] = field(default_factory=dict)
+    ttls_ms: dict[Any, int] = field(default_factory=dict)
+
+
+def with_timestamps(stamps: list[int], now_ms: int) -> list[int]:
+    """Return the timestamps, now where a record has none."""
+    return [now_ms if stamp == NO_TIMESTAMP else stamp for stamp in stamps] if min(stamps) < 0 else stamps
+
+
+def lifted(stamp_ms: int, appended_after_ms: int | None) -> int:
+    """Return when a beat was that is known to have been appended after some moment: a slow clock must not make its source look dead.
+
+    No more than the allowed skew: a record may rightly be old, and a replay, which knows no such moments, must come close.
+    """
+    if appended_after_ms is None or appended_after_ms <= stamp_ms:
+        return stamp_ms
+    return min(appended_after_ms, stamp_ms + ALLOWED_SKEW_MS)
+
+
+def newest_by_source(names: Sequence[Any], stamps: Sequence[int], latest_ms: int, ttls_ms: Mapping[int, int] | None = None) -> Newest:
+    """Return the newest beat of each source; ``ttls_ms`` gives the ttl of single records, by index."""
+    if ttls_ms:
+        return _newest_with_ttls(names, stamps, latest_ms, ttls_ms)
+    ahead: dict[Any, int] = {}
+    if stamps and max(stamps) > latest_ms:
+        for name, stamp in zip(names, stamps, strict=True):
+            if stamp > latest_ms:
+                ahead[name] = max(stamp, ahead.get(name, stamp))
+        believed = [i for i, stamp in enumerate(stamps) if stamp <= latest_ms]
+        names, stamps = [names[i] for i in believed], [stamps[i] for i in believed]
+    newest: dict[Any, int] = {}
+    known = newest.get
+    for name, stamp in zip(names, stamps, strict=True):
+        if stamp > known(name, -1):
+            newest[name] = stamp
+    return Newest(newest, ahead)
+
+
+def _newest_with_ttls(names: Sequence[Any], stamps: Sequence[int], latest_ms: int, ttls_ms: Mapping[int, int]) -> Newest:
+    found = Newest({})
+    for index, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
+        if stamp > latest_ms:
+            found.ahead[name] = max(stamp, found.ahead.get(name, stamp))
+        elif stamp >= found.beats.get(name, -1):
+            found.beats[name] = stamp
+        else:
+            continue
+        if index in ttls_ms:
+            found.ttls_ms[name] = ttls_ms[index]
+        else:
+            found.ttls_ms.pop(name, None)
+    return found
+
+
+def alive_and_expired(
+    beats: Iterable[tuple[str, int]], ttl_ms: int, ttls_ms: Mapping[str, int], now_ms: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Split beats by whether their deadline is still ahead."""
+    oldest = now_ms - ttl_ms
+    if not ttls_ms:
+        pairs = list(beats)
+        expired = {source: beat for source, beat in pairs if beat <= oldest}
+        return {source: beat for source, beat in pairs if beat > oldest} if expired else dict(pairs), expired
     alive: dict[str, int] = {}
-    expired, late_by_ms = 0, 0
-    for source, beat in newest.items():
-        late = now_ms - beat - ttl_ms
-        if late >= 0:
-            late_by_ms = late if not expired else min(late, late_by_ms)
-            expired += 1
-        elif beat >= known.get(source, -1) or known[source] > latest:
-            alive[source] = beat
-    return Coalesced(alive, expired, late_by_ms)
+    expired = {}
+    for source, beat in beats:
+        (alive if beat + ttls_ms.get(source, ttl_ms) > now_ms else expired)[source] = beat
+    return alive, expired

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from heartbeat.beats.keyspace import Keyspace, Server
+from heartbeat.beats.connection import Connection, Server
 
 _ESCAPES: Final = {ord("\\"): "\\\\", ord('"'): '\\"', 7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 13: "\\r"}
 
@@ -42,11 +42,11 @@ def run(server: Server, command: Sequence[str], *, raw: bool) -> tuple[bytes, bo
     Raises:
         ConnectError: Redis did not answer, or refuses us.
     """
-    keyspace = Keyspace(server)
+    connection = Connection(server)
     try:
-        reply = keyspace.execute(*command)
+        reply = connection.execute(*command)
     finally:
-        keyspace.close()
+        connection.close()
     failed = isinstance(reply, Exception)
     name, *rest = (word.lower() for word in command)
     if _is_for_people(name, rest):

@@ -1,253 +1,348 @@
-"""Every Redis key and command we use; the only module that imports redis.
+"""Every Redis key and command of a connector's index, for those who write it and those who read it. See docs/keyspace.md.
 
-Here a source is one key: ``SET <source> <ms of the last beat> PXAT <last beat + ttl>``. Anything that can read Redis can
-tell who is alive by ``GET`` and ``TTL``.
+A source is one public key: ``SET <source> <ms of the last beat> PXAT <last beat + ttl>``. Anything that can read Redis can
+tell who is alive by ``GET`` and ``TTL``. All else lies under ``hb:{CONNECTOR}:``.
 """
 
 from __future__ import annotations
 
-import ssl
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
-import redis
-import redis.exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+import msgspec
 
-from heartbeat.errors import ConnectError, RetriableError
+from heartbeat.beats import scripts
+from heartbeat.beats.connection import Argument, Connection, is_wrong_type, pack, raised
+from heartbeat.connect.api import TopicPartition
 
-_BATCH_TIMEOUT_S: Final = 10.0
-_OLDEST_SERVER: Final = (6, 2)
-"""PXAT came with Redis 6.2."""
+CONNECTORS: Final = "hb:connectors"
+"""The names of the connectors that have an index here: how a monitor finds them."""
 
-# What passes by itself: the server is away, loading, demoted, full, or busy. Everything else needs a person.
-_PASSING: Final = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.BusyLoadingError,
-    redis.ReadOnlyError,
-    redis.OutOfMemoryError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.ClusterDownError,
-    OSError,
-)
-_REFUSING: Final = (redis.AuthenticationError, redis.exceptions.AuthorizationError, ssl.SSLCertVerificationError)
-_PASSING_WORDS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED", "FAILOVER")  # replies redis-py has no class for
+_CHUNK: Final = 2_000
+"""Sources sent at once: Redis works on them while the next are being packed."""
+_ROOM_AT_ONCE: Final = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """TLS towards Redis; file names, each optional. ``verify`` checks the certificate and the host name in it."""
+class Info(NamedTuple):
+    """What is kept of a source beside its deadline. ``raw_ms`` is the newest timestamp that was too far ahead to be believed."""
 
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    verify: bool = True
+    first_seen_ms: int
+    ttl_ms: int
+    raw_ms: int | None = None
+
+    def packed(self) -> str:
+        """Return it as it stands in Redis."""
+        return " ".join(str(number) for number in self if number is not None)
+
+    @classmethod
+    def parse(cls, text: bytes) -> Info:
+        """Read what ``packed`` wrote."""
+        return cls(*map(int, text.split()))
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """Which Redis, and as whom."""
+class Stored:
+    """What the proof says of a partition. ``offset`` is None where nothing was ever applied, or nothing survived."""
 
-    host: str
-    port: int
-    database: int = 0
-    username: str | None = None
-    password: str | None = None
-    tls: Tls | None = None
-    timeout_s: float = 2.0
+    offset: int | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    epoch: int | None = None
 
 
-class _Connection(Protocol):
-    """The part of redis-py's connection that we use; it keeps TLS, ACL and HELLO working below us."""
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim found. ``dropped`` tells that the index was another configuration's and is gone."""
 
-    @property
-    def is_connected(self) -> bool: ...
-    def connect(self) -> None: ...
-    def disconnect(self) -> None: ...
-    def pack_command(self, *args: Any) -> list[bytes]: ...
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None: ...
-    def read_response(self) -> Any: ...
+    dropped: bool
+    redis_ms: int
+    topics: Mapping[str, int]
+    partitions: Mapping[TopicPartition, Stored]
+
+
+class Row(NamedTuple):
+    """One partition's part of an advance. Where ``since_ms`` is None, nothing new is proven."""
+
+    partition: TopicPartition
+    token: str
+    expected: int
+    offset: int
+    since_ms: int | None
+    until_ms: int | None
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The reply to an advance; with a partition refused, nothing of it was written."""
+
+    refused: frozenset[TopicPartition]
+    redis_ms: int
+    sources: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """Beats to write: source -> ms. ``ttl_ms`` is everybody's whom ``ttls_ms`` does not name.
+
+    ``alive`` are known to have a public key of ours, ``new`` are seen for the first time by this task, ``expired`` are past
+    their deadline: they enter the index and touch no public key.
+    """
+
+    ttl_ms: int
+    alive: Mapping[str, int] = field(default_factory=dict)
+    new: Mapping[str, int] = field(default_factory=dict)
+    expired: Mapping[str, int] = field(default_factory=dict)
+    ttls_ms: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of beats: how many deadlines moved, and whose public key somebody else uses for another type of value."""
+
+    moved: int
+    occupied: frozenset[str]
 
 
 class Keyspace:
-    """One connection to Redis, opened when needed. After any fault it is closed: replies could no longer be told apart."""
+    """One connector's keys, over one connection. Every method raises what ``Connection.call`` raises."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._connection = _connection(server)
-        self._checked = False
+    def __init__(self, connection: Connection, connector: str) -> None:
+        self._connection = connection
+        self._connector = connector
+        prefix = f"hb:{{{connector}}}:"
+        self.deadlines = prefix + "deadlines"
+        self.down = prefix + "down"
+        self.gone = prefix + "gone"
+        self.status = prefix + "status"
+        self.runs = prefix + "runs"
+        self.proof = prefix + "proof"
+        self.info = prefix + "info"
+        self.flips = prefix + "flips"
+        self._index = (self.proof, self.deadlines, self.down, self.gone, self.status, self.runs, self.info)
 
-    def check(self) -> None:
-        """Connect, and see that the server can do what we need.
+    # Partitions
 
-        Raises:
-            RetriableError: it does not answer, or not yet.
-            ConnectError: it refuses us for good, is too old, or our TLS files cannot be used.
-        """
-        if self._server.tls is not None:
-            _check_files(self._server.tls)
-        with self._faults():
-            self._ensure_connected()
+    def claim(self, config: str, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
+        """Take partitions over: whoever had them before is refused from now on. ``config`` names what the index is of."""
+        names = [_name(partition) for partition in partitions]
+        _, reply = self._connection.calls(
+            ("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, config, token, *names)
+        )
+        dropped, time, topics, found = reply
+        stored = {partition: Stored(*map(_integer, values)) for partition, values in zip(partitions, found, strict=True)}
+        return Claimed(bool(dropped), _ms(time), msgspec.json.decode(topics, type=dict[str, int]) if topics else {}, stored)
 
-    def write(self, beats: Mapping[str, int], ttl_ms: int) -> None:
-        """Write ``source -> ms of its beat``; return when the server has acknowledged every one.
+    def begin(self, token: str, starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]) -> bool:
+        """Store where claimed partitions start. Return whether the claim still holds."""
+        kept = set(still_proven)
+        rows = [word for p, offset in starts.items() for word in (_name(p), offset, int(p in kept))]
+        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.proof,), token, *rows)))
+
+    def advance(self, rows: Iterable[Row], topics: Mapping[str, int] | None, topics_at_ms: int) -> Advanced:
+        """Store how far partitions have come, and what is proven of them: behind the data this speaks of, never before."""
+        words: list[Argument] = ["" if topics is None else msgspec.json.encode(topics), topics_at_ms]
+        for row in rows:
+            proven = (row.since_ms, row.until_ms, row.epoch)
+            words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))
+        keys = (self.proof, self.deadlines, self.down, self.gone)
+        refused, time, sources, gone = self._connection.call(*self._script(scripts.ADVANCE, keys, *words))
+        return Advanced(frozenset(map(_partition, refused)), _ms(time), sources, gone)
+
+    def alter(self, offsets: Mapping[TopicPartition, int | None] | None) -> None:
+        """Change stored offsets as an operator wants it; None forgets one, or all. Nothing proven of them stays so."""
+        if offsets is None:
+            self._connection.call("DEL", self.proof)
+            return
+        for partition, offset in offsets.items():
+            name = _name(partition)
+            fields = [f"{name}/{field}" for field in ("token", "since", "until", "epoch", *(("offset",) if offset is None else ()))]
+            self._connection.call("HDEL", self.proof, *fields)
+            if offset is not None:
+                self._connection.call("HSET", self.proof, f"{name}/offset", offset)
+
+    def read_proof(self) -> dict[TopicPartition, Stored]:
+        """Return what is stored of every partition."""
+        words = self._connection.call("HGETALL", self.proof)
+        values = dict(zip(words[::2], words[1::2], strict=True))
+        found = [name.removesuffix(b"/token") for name in values if name.endswith(b"/token")]
+        return {
+            _partition(name): Stored(*(_integer(values.get(name + part)) for part in (b"/offset", b"/since", b"/until", b"/epoch")))
+            for name in found
+        }
+
+    def forget(self) -> None:
+        """Drop the index; public keys expire by themselves."""
+        self._connection.calls(("UNLINK", *self._index, self.flips), ("SREM", CONNECTORS, self._connector))
+
+    # Sources
+
+    def write(self, beats: Beats) -> Written:
+        """Write public keys and deadlines; return when the server has acknowledged every one.
 
         Raises:
             RetriableError: some may not have been written; writing all of them again is safe.
             ConnectError: the server refuses for good.
         """
-        with self._faults():
-            self._ensure_connected()
-            self._connection.send_packed_command([_set_commands(beats, ttl_ms)], check_health=False)
+        sent: list[tuple[Sequence[str], bool]] = []
+        with self._connection.faults():
+            for public, members, sources in self._packed(beats):
+                self._connection.send(members + public)
+                sent.append((sources, bool(public)))
+            moved, occupied = 0, set[str]()
             refused: Exception | None = None
-            deadline_s = time.monotonic() + max(_BATCH_TIMEOUT_S, self._server.timeout_s)
-            for _ in beats:
-                if time.monotonic() > deadline_s:  # a server that answers, but each time just before the time-out
-                    raise redis.TimeoutError("the batch was not acknowledged in time")
-                try:
-                    self._connection.read_response()
-                except redis.ResponseError as error:
-                    refused = error  # the rest of the replies is still to be read
+            for sources, public_too in sent:
+                replies = self._connection.replies(1 + len(sources) * public_too)
+                if isinstance(replies[0], Exception):
+                    refused = replies[0]  # the rest of the replies is still to be read
+                else:
+                    moved += replies[0]
+                for source, reply in zip(sources, replies[1:], strict=False):
+                    if is_wrong_type(reply):
+                        occupied.add(source)
+                    elif isinstance(reply, Exception):
+                        refused = reply
             if refused is not None:
-                raise refused
+                raised(refused)
+        return Written(moved, frozenset(occupied))
 
-    def ttl_s(self, source: str) -> int:
-        """Return the seconds a source's key has left; -2 if it is gone, -1 if somebody else wrote it without a deadline.
+    def restore(self, sources: Sequence[str], ttls_ms: Mapping[str, int], ttl_ms: int, now_ms: int) -> dict[str, int]:
+        """Make public keys say what the index says, where the index knows better than a batch did. Return the beats that stand."""
+        stands: dict[str, int] = {}
+        left = list(sources)
+        while left:
+            deadlines = self.read_deadlines(left)
+            stands |= {source: deadline - ttls_ms.get(source, ttl_ms) for source, deadline in deadlines.items()}
+            alive = [source for source, deadline in deadlines.items() if deadline > now_ms]
+            commands = [pack("SET", source, stands[source], "PXAT", deadlines[source], "GET") for source in alive]
+            with self._connection.faults():
+                self._connection.send(b"".join(commands))
+                for reply in self._connection.replies(len(commands)):
+                    if not is_wrong_type(reply):
+                        raised(reply)
+            again = self.read_deadlines(deadlines)
+            left = [source for source, deadline in again.items() if deadlines[source] != deadline]  # moved under our hands
+        return stands
 
-        Raises:
-            ConnectError: Redis did not say.
-        """
-        seconds: int = self.execute("TTL", source)
-        return seconds
+    def read_deadlines(self, sources: Iterable[str]) -> dict[str, int]:
+        """Return the deadlines that the index holds."""
+        return self._scores(self.deadlines, sources)
 
-    def execute(self, *command: str) -> Any:
-        """Send one command and return the parsed reply; a server's error is returned, not raised, as redis-cli prints it.
+    def read_gone(self, sources: Iterable[str]) -> dict[str, int]:
+        """Return when those of these sources that have said goodbye did."""
+        return self._scores(self.gone, sources)
 
-        Raises:
-            ConnectError: Redis did not answer.
-        """
-        with self._faults():
-            self._ensure_connected()
-            self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
-            try:
-                return self._connection.read_response()
-            except redis.ResponseError as error:
-                return error
+    def read_infos(self, sources: Iterable[str]) -> dict[str, Info]:
+        """Return what is kept of these sources."""
+        found: dict[str, Info] = {}
+        for chunk in _chunks(sources):
+            reply = self._connection.call("HMGET", self.info, *chunk)
+            found |= {source: Info.parse(text) for source, text in zip(chunk, reply, strict=True) if text is not None}
+        return found
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.disconnect()
+    def write_infos(self, infos: Mapping[str, Info]) -> None:
+        """Keep these."""
+        for chunk in _chunks(infos):
+            self._connection.call("HSET", self.info, *(word for source in chunk for word in (source, infos[source].packed())))
 
-    def _ensure_connected(self) -> None:
-        if not self._connection.is_connected:
-            self._checked = False
-            self._connection.connect()
-        if not self._checked:
-            self._check_version()
-            self._checked = True
+    def retime(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: Info) -> dict[str, tuple[int, int]]:
+        """Move deadlines of sources whose ttl is another now. Return (deadline, ttl) as they stand then, by source."""
+        found: dict[str, tuple[int, int]] = {}
+        for chunk in _chunks(beats):
+            words = [word for source in chunk for word in (source, beats[source], ttls_ms[source], unknown.packed())]
+            reply = self._connection.call(*self._script(scripts.RETIME, (self.deadlines, self.info), *words))
+            found |= {source: (int(reply[2 * i]), int(reply[2 * i + 1])) for i, source in enumerate(chunk)}
+        return found
 
-    def _check_version(self) -> None:
-        try:
-            self._connection.send_packed_command(self._connection.pack_command("INFO", "server"), check_health=False)
-            version = _version(self._connection.read_response())
-        except redis.exceptions.NoPermissionError:
-            return  # an account that may not ask; an old server will say so at the first PXAT
-        except redis.ResponseError as error:
-            if not str(error).startswith("unknown command"):
-                raise
-            return  # a provider that has taken INFO away
-        if version < _OLDEST_SERVER:
-            raise ConnectError(f"Redis {'.'.join(map(str, version))} is too old: 6.2 or newer is needed (SET with PXAT)")
+    def come_back(self, sources: Iterable[str]) -> None:
+        """Forget the goodbye of sources that beat again."""
+        for chunk in _chunks(sources):
+            self._connection.call("ZREM", self.gone, *chunk)
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        """Tell passing faults from permanent ones, and never reuse a connection that had either."""
-        try:
-            yield
-        except ConnectError:
-            self._connection.disconnect()
-            raise
-        except (redis.RedisError, OSError) as error:
-            self._connection.disconnect()
-            where = f"Redis at {self._server.host}:{self._server.port}"
-            if _passes(error):
-                raise RetriableError(f"{where}: {error}") from error
-            raise ConnectError(f"{where} refuses us: {error}") from error
+    def make_room(self, wanted: int, now_ms: int) -> int:
+        """Forget up to this many dead sources, the longest dead first; return how many went."""
+        keys, went = (self.deadlines, self.down, self.info, self.status), 0
+        while went < wanted:
+            part = min(_ROOM_AT_ONCE, wanted - went)
+            found = int(self._connection.call(*self._script(scripts.MAKE_ROOM, keys, part, now_ms)))
+            went += found
+            if found < part:
+                break
+        return went
 
+    def signal(self, source: str, order: tuple[int, str, int], status: str, run: str, most_runs: int, value: bytes) -> int:
+        """Keep a signal if it is the newest; ``order`` is (time, topic/partition, offset). Return 1 if so, 2 if its run found no room."""
+        words = (source, *order, status, f"{source}\0{run}" if run else "", most_runs, value)
+        return int(self._connection.call(*self._script(scripts.SIGNAL, (self.status, self.runs), *words)))
 
-def _connection(server: Server) -> _Connection:
-    """Return a connection that is not open yet. One owner of retries: the caller."""
-    settings: dict[str, Any] = {
-        "host": server.host,
-        "port": server.port,
-        "db": server.database,
-        "username": server.username,
-        "password": server.password,
-        "socket_timeout": server.timeout_s,
-        "socket_connect_timeout": server.timeout_s,
-        "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
-        "client_name": "redis-heartbeat-sink",
-        "protocol": 2,
-    }
-    kind: Callable[..., _Connection] = redis.Connection
-    if server.tls is not None:
-        kind = redis.SSLConnection
-        settings |= {
-            "ssl_ca_certs": server.tls.ca,
-            "ssl_certfile": server.tls.certificate,
-            "ssl_keyfile": server.tls.key,
-            "ssl_cert_reqs": "required" if server.tls.verify else "none",
-            "ssl_check_hostname": server.tls.verify,
-        }
-    return kind(**settings)
-
-
-def _check_files(tls: Tls) -> None:
-    """Load what redis-py would load at every attempt: there a missing file looks like a server that is away."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if tls.ca:
-            context.load_verify_locations(tls.ca)
-        if tls.certificate:
-            context.load_cert_chain(tls.certificate, tls.key, password="")  # without one, OpenSSL would ask at the terminal
-    except OSError as error:
-        files = ", ".join(file for file in (tls.ca, tls.certificate, tls.key) if file)
-        raise ConnectError(f"The TLS files for Redis cannot be used ({files}): {error}") from error
-
-
-def _passes(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:  # redis-py wraps what the TLS library says
-        if isinstance(cause, _REFUSING):
+    def bye(self, source: str, at_ms: int, ttl_ms: int, oldest_ms: int) -> bool:
+        """Take a source out of the index because it said goodbye, unless it has beaten since. Return whether it is gone."""
+        if not self._connection.call(*self._script(scripts.BYE, (self.gone, self.deadlines), source, at_ms, ttl_ms, oldest_ms)):
             return False
-        cause = cause.__cause__ or cause.__context__
-    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_WORDS)
+        self._connection.call("DEL", source)
+        return True
+
+    def _scores(self, key: str, sources: Iterable[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for chunk in _chunks(sources):
+            reply = self._connection.call("ZMSCORE", key, *chunk)
+            found |= {source: int(float(score)) for source, score in zip(chunk, reply, strict=True) if score is not None}
+        return found
+
+    def _script(self, text: str, keys: Sequence[str], *words: Argument) -> tuple[Argument, ...]:
+        return ("EVAL", text, len(keys), *keys, *words)
+
+    def _packed(self, beats: Beats) -> Iterator[tuple[bytes, bytes, Sequence[str]]]:
+        """Yield (SETs, ZADD, sources) by chunks. By hand: redis-py's pipeline costs twenty times as much per key."""
+        for group, how in ((beats.alive, _SET), (beats.new, _SET_NEW), (beats.expired, None)):
+            for chunk in _chunks(group):
+                sets: list[str] = []
+                members: list[str] = []
+                for source in chunk:
+                    beat = group[source]
+                    deadline = beat + (beats.ttls_ms.get(source, beats.ttl_ms) if beats.ttls_ms else beats.ttl_ms)
+                    key = f"${len(source) if source.isascii() else len(_bytes(source))}\r\n{source}\r\n"
+                    until = f"${len(str(deadline))}\r\n{deadline}\r\n"
+                    members.append(until + key)
+                    if how is not None:
+                        sets.append(how.format(key, len(str(beat)), beat, until))
+                head = (
+                    f"*{4 + 2 * len(chunk)}\r\n$4\r\nZADD\r\n${len(_bytes(self.deadlines))}\r\n{self.deadlines}\r\n$2\r\nGT\r\n$2\r\nCH\r\n"
+                )
+                yield _bytes("".join(sets)), _bytes(head + "".join(members)), chunk
 
 
-def _version(info: bytes | str) -> tuple[int, ...]:
-    text = info.decode() if isinstance(info, bytes) else str(info)
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "redis_version":
-            return tuple(int(part) for part in value.split(".") if part.isdigit())
-    return _OLDEST_SERVER  # a compatible server that does not say; PXAT will tell
+_SET: Final = "*5\r\n$3\r\nSET\r\n{}${}\r\n{}\r\n$4\r\nPXAT\r\n{}"
+_SET_NEW: Final = "*6\r\n$3\r\nSET\r\n{}${}\r\n{}\r\n$4\r\nPXAT\r\n{}$3\r\nGET\r\n"
+"""With GET the server refuses to overwrite another type of value: an application's key of the same name."""
 
 
-def _set_commands(beats: Mapping[str, int], ttl_ms: int) -> bytes:
-    """Return one RESP buffer with a SET per source. By hand: redis-py's pipeline costs twenty times as much per key."""
-    parts = []
-    for source, beat in beats.items():
-        key = source.encode("utf-8", "surrogateescape")  # as templates made names of binary keys
-        stamp = b"%d" % beat
-        deadline = b"%d" % (beat + ttl_ms)
-        parts.append(
-            b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$4\r\nPXAT\r\n$%d\r\n%b\r\n"
-            % (len(key), key, len(stamp), stamp, len(deadline), deadline)
-        )
-    return b"".join(parts)
+def _chunks(sources: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(sources)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as templates made names of binary keys
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"
+
+
+def _partition(name: bytes) -> TopicPartition:
+    topic, _, number = name.decode().rpartition("/")
+    return TopicPartition(topic, int(number))
+
+
+def _integer(text: bytes | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _ms(time: Sequence[Any]) -> int:
+    """Return the reply of TIME (seconds, microseconds) in ms."""
+    return int(time[0]) * 1000 + int(time[1]) // 1000

@@ -60,11 +60,13 @@ class Template:
         return not isinstance(self.parts[0], str)
 
     def names(self, batch: Columns) -> list[Name]:
-        """Return the source of each record, or why it has none."""
+        """Return the source of each record, or why it has none. A name that is new is to be checked (``fault``) before it is used."""
         columns = [[part] * len(batch) if isinstance(part, str) else part(batch) for part in self.parts]
         if len(columns) == 1:
-            return [_checked(value) for value in columns[0]]
-        return [_checked(_joined(values)) for values in zip(*columns, strict=True)]
+            return list(columns[0])
+        if len(columns) == 2 and isinstance(prefix := self.parts[0], str):
+            return [prefix + text if text.__class__ is str else text for text in columns[1]]
+        return [_joined(values) for values in zip(*columns, strict=True)]
 
 
 def parse(text: str) -> Template:
@@ -159,7 +161,8 @@ def _joined(values: Sequence[Any]) -> Name:
         return next(value for value in values if isinstance(value, Unfillable))
 
 
-def _checked(name: Name) -> Name:
+def fault(name: Name) -> Unfillable | None:
+    """Return why a name may not be used, if so. Apart from ``names``, because a name needs to be checked but once."""
     if isinstance(name, Unfillable):
         return name
     if not name:
@@ -168,4 +171,4 @@ def _checked(name: Name) -> Name:
         return Unfillable(f"names starting with {RESERVED} are the index's own")
     if len(name) > LONGEST_NAME // 4 and len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         return Unfillable(f"the name is longer than {LONGEST_NAME} bytes")
-    return name
+    return None

@@ -89,6 +89,10 @@ class Batch:
         """Return the partition numbers."""
         return [message.partition() for message in self._messages]
 
+    def offsets(self) -> list[int]:
+        """Return the offsets."""
+        return [message.offset() for message in self._messages]
+
     def reject(self, index: int, error: Exception) -> None:
         """Give up one record: ``errors.tolerance`` decides whether it is skipped and counted.
 
@@ -133,18 +137,22 @@ class LogEnd:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The answer to one question about the logs. A partition or topic whose leader did not answer is left out.
+    """The answer to one question about the logs. A partition or topic about which nobody answered is left out.
 
-    ``topics`` is how many partitions each topic has; ``asked`` is what the asker gave to know the question by.
+    ``topics`` is how many partitions each topic has, None if there is no such topic; ``asked`` is what the asker gave to know
+    the question by.
     """
 
     asked: Any
     ends: Mapping[TopicPartition, LogEnd]
-    topics: Mapping[str, int]
+    topics: Mapping[str, int | None]
 
 
 class Logs(Protocol):
     """The partitions' logs in Kafka, as a plugin may ask about them. Never used from another thread than the task's."""
+
+    topics: Collection[str]
+    """What the task is subscribed to."""
 
     def ask(self, asked: Any, partitions: Collection[TopicPartition], topics: Collection[str]) -> None:
         """Send the question where partitions end and how many a topic has. At once; one question is under way at a time."""
@@ -169,6 +177,9 @@ class Logs(Protocol):
         Raises:
             RetriableError: a leader did not answer in time.
         """
+
+    def close(self) -> None:
+        """Ask nothing more."""
 
 
 def same_address(host: str, port: int) -> tuple[str, int]:
@@ -236,6 +247,9 @@ class SinkTask(ABC):
             Exception: anything else makes the task FAILED.
         """
         raise NotImplementedError
+
+    def close(self, partitions: Collection[TopicPartition]) -> None:
+        """Let go of partitions that are no longer ours; they may be somebody else's already. It must neither block nor raise."""
 
     @abstractmethod
     def put(self, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from heartbeat.connect.api import same_address
 from heartbeat.connect.assembly import Assembly, Resolve, admin_properties
 from heartbeat.connect.group_offsets import GroupOffsets
 from heartbeat.connect.herder import Herder
-from heartbeat.connect.kafka import Admin
+from heartbeat.connect.kafka_admin import Admin
 from heartbeat.connect.plugins import Plugins
 from heartbeat.connect.rest import Rest
 from heartbeat.connect.store import FileStore, Store

@@ -159,6 +159,11 @@ def _check_overrides(config: Mapping[str, str], worker: Mapping[str, str]) -> It
         yield from error.errors
 
 
+def explicit_offset_reset(config: Mapping[str, str], worker: Mapping[str, str]) -> str | None:
+    """Return ``auto.offset.reset`` where the connector or the worker sets it, else None: Connect's own default is no one's wish."""
+    return config.get(f"{OVERRIDE}auto.offset.reset", worker.get("consumer.auto.offset.reset"))
+
+
 def consumer_properties(config: Mapping[str, str], worker: Mapping[str, str]) -> dict[str, str]:
     """Return the consumer's properties in Java's names: the worker's ``consumer.*``, then the connector's overrides."""
     name = config.get("name", "")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.connector_config import consumer_properties
 from heartbeat.connect.herder import Herder
-from heartbeat.connect.kafka import Admin, GroupError
+from heartbeat.connect.kafka_admin import Admin, GroupError
 from heartbeat.errors import BadRequest, ConnectError
 
 _DONE: Final = (
@@ -57,6 +57,7 @@ class GroupOffsets:
         with self._herder.stopped(name) as record:
             wanted = dict(_parse(entry) for entry in body)
             group = self._group(record.config)
+            self._herder.alter_plugin_offsets(record, wanted)
             try:
                 self._alter(group, wanted)
             except GroupError as error:
@@ -90,6 +91,7 @@ class GroupOffsets:
             ConnectError: the group has members, or the cluster did not answer.
         """
         with self._herder.stopped(name) as record:
+            self._herder.alter_plugin_offsets(record, None)
             try:
                 self._admin.delete_group(self._group(record.config))
             except GroupError as error:

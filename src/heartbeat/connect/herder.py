@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from heartbeat import logs
+from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.assembly import Assembly
 from heartbeat.connect.connector_config import Validation, validate
 from heartbeat.connect.plugins import Plugins
@@ -212,11 +213,16 @@ class Herder:
             NotFound: there is no such connector.
         """
         with self._one_writer():
-            self._refuse_if_held(self.record(name).name)
+            record = self.record(name)
+            self._refuse_if_held(name)
             self._store.delete(name)
             self._failures.pop(name, None)
             self._reconcile()
             self._worker.forget_topics(name)
+            try:
+                self._assembly.forget(name, record.config)
+            except HeartbeatError as error:  # the connector is gone all the same: a store that is away must not keep it
+                log.warning("Connector %s was deleted, but its plugin could not forget it: %s", name, error)
 
     def restart(self, name: str, *, include_tasks: bool = False, only_failed: bool = False) -> ConnectorStatus:
         """Restart a connector and, if asked, its tasks (KIP-745). Return the plan: what restarts shows RESTARTING.
@@ -279,6 +285,14 @@ class Herder:
             yield record
         finally:
             self._held.discard(name)
+
+    def alter_plugin_offsets(self, record: ConnectorRecord, offsets: Mapping[TopicPartition, int | None] | None) -> None:
+        """Let the plugin of a connector that is held still follow a change of its offsets; None resets all.
+
+        Raises:
+            ConnectError: it could not; nothing else is to be changed then.
+        """
+        self._assembly.alter_offsets(record.name, record.config, offsets)
 
     def _refuse_if_held(self, name: str) -> None:
         if name in self._held:

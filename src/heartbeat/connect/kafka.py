@@ -1,4 +1,4 @@
-"""The Kafka client, behind the few calls a sink worker makes. The only module of the worker that imports confluent_kafka."""
+"""The Kafka client, behind the few calls a sink task makes. Beside ``kafka_admin`` the only module of the worker that imports it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient
 
 from heartbeat import logs
-from heartbeat.connect.api import Message, TopicPartition
-from heartbeat.errors import ConnectError
+from heartbeat.connect.api import Committed, Message, TopicPartition
+from heartbeat.errors import ConnectError, RetriableError
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Offsets = dict[TopicPartition, int]
 
 _METADATA_TIMEOUT_S = 2.0
-_ADMIN_TIMEOUT_S = 20.0  # three requests at most stay below the 90 s that a REST call may take
-_CLUSTER_ID_RETRY_S = 10.0
+_COMMITTED_TIMEOUT_S = 2.0
 _INTERNAL_TOPICS = {"__consumer_offsets", "__transaction_state", "__share_group_state"}
 _PRODUCE_TIMEOUT_S = 10.0
 
@@ -60,18 +56,39 @@ class Delivery:
     next_offsets: Offsets = field(default_factory=dict)
 
 
+def no_metadata(partition: TopicPartition) -> str:  # noqa: ARG001  the shape of Membership.metadata
+    """Return no text for any partition."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a group member must know of the task it feeds.
+
+    ``committable`` is what has been applied, ``metadata`` the text to commit with a partition's offset. Where ``opens``, a
+    new partition waits in ``SinkConsumer.unopened`` until ``start_at`` says where it begins.
+    """
+
+    committable: Callable[[], Mapping[TopicPartition, int]]
+    metadata: Callable[[TopicPartition], str] = no_metadata
+    opens: bool = False
+
+
 class SinkConsumer:
     """One group member.
 
     The rebalance callbacks record what happened, send the commit that a revocation needs, and never raise: an
     exception raised in one comes out of ``consume()`` and the records being delivered are lost.
 
-    ``assigned`` maps each partition to the number of the assignment that gave it; the mapping is replaced, never changed.
+    ``assigned`` maps each partition that is consumed to the number of the assignment that gave it, or of its last start;
+    ``unopened`` are those that wait to be started. Both are replaced, never changed.
     """
 
-    def __init__(self, properties: Mapping[str, str], committable: Callable[[], Mapping[TopicPartition, int]]) -> None:
+    def __init__(self, properties: Mapping[str, str], membership: Membership) -> None:
         self.assigned: Mapping[TopicPartition, int] = {}
-        self._committable = committable
+        self.unopened: frozenset[TopicPartition] = frozenset()
+        self._membership = membership
+        self._positions: Offsets = {}
         self._assignments = 0
         self._paused = False
         self._fatal: ck.KafkaError | None = None
@@ -83,6 +100,8 @@ class SinkConsumer:
             or properties.get("group.protocol", "").lower() == "consumer"
         )
         configured = {**properties, **OWN, "error_cb": self._note_error, "on_commit": self._note_commit}
+        if membership.opens:
+            configured["auto.offset.reset"] = "error"  # where to go on is then the plugin's to say: never a silent jump
         self._consumer = ck.Consumer(configured, logger=logging.getLogger(logs.KAFKA_CLIENT))
 
     def subscribe(self, topics: Iterable[str]) -> None:
@@ -134,6 +153,7 @@ class SinkConsumer:
         last = {(event.topic(), event.partition()): event for event in events}
         offsets = {TopicPartition(*partition): event.offset() + 1 for partition, event in last.items()}
         if offsets.keys() <= assigned.keys():
+            self._positions.update(offsets)
             return Delivery(events, offsets)
         return self._deliver_with_errors(events)
 
@@ -141,10 +161,14 @@ class SinkConsumer:
         delivery = Delivery()
         for event in events:
             error = event.error()
-            if error is not None and error.code() != ck.KafkaError._PARTITION_EOF:
-                self._note_error(error)
-                continue
             partition = TopicPartition(event.topic(), event.partition())
+            if error is not None and error.code() != ck.KafkaError._PARTITION_EOF:
+                if error.code() == ck.KafkaError._AUTO_OFFSET_RESET and self._membership.opens:
+                    log.warning("The log of %s-%d does not have our position: %s", *partition, error.str())
+                    self.reopen([partition])
+                else:
+                    self._note_error(error)
+                continue
             if partition not in self.assigned:
                 continue
             if error is None:
@@ -152,6 +176,7 @@ class SinkConsumer:
                 delivery.next_offsets[partition] = event.offset() + 1
             else:
                 delivery.next_offsets[partition] = event.offset()
+        self._positions.update(delivery.next_offsets)
         return delivery
 
     def _note_error(self, error: Any) -> None:
@@ -173,6 +198,53 @@ class SinkConsumer:
             self._paused = False
             self._consumer.resume(_to_kafka(self.assigned))
 
+    def committed(self) -> dict[TopicPartition, Committed | None]:
+        """Return what the group has committed of the partitions that wait to be started.
+
+        Raises:
+            RetriableError: the coordinator did not answer in time.
+        """
+        try:
+            answers = self._consumer.committed(_to_kafka(self.unopened), timeout=_COMMITTED_TIMEOUT_S)
+        except ck.KafkaException as error:
+            raise RetriableError(f"The group's committed offsets could not be read: {error.args[0].str()}") from error
+        failed = next((p.error for p in answers if p.error is not None), None)
+        if failed is not None:
+            raise RetriableError(f"The group's committed offsets could not be read: {failed.str()}")
+        return {TopicPartition(p.topic, p.partition): Committed(p.offset, p.metadata or "") if p.offset >= 0 else None for p in answers}
+
+    def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Begin to consume these partitions, of those that wait to be started, there. Each counts as assigned anew."""
+        starting = {partition: offset for partition, offset in offsets.items() if partition in self.unopened}
+        self._assignments += 1
+        self._positions.update(starting)
+        self.unopened -= starting.keys()
+        self.assigned = {**self.assigned, **dict.fromkeys(starting, self._assignments)}
+        try:
+            if self._incremental:
+                self._consumer.incremental_assign(_to_kafka(starting))
+            else:
+                # Without the incremental protocol an assignment is always whole: the others go on where they are.
+                self._consumer.assign(_to_kafka({partition: self._positions[partition] for partition in self.assigned}))
+            if self._paused:
+                self._consumer.pause(_to_kafka(starting.keys()))
+        except ck.KafkaException as error:
+            self.reopen(starting)
+            raise RetriableError(f"Could not start {sorted(starting)}: {error.args[0].str()}") from error
+
+    def reopen(self, partitions: Iterable[TopicPartition]) -> None:
+        """Consume nothing more of these partitions until they are started again."""
+        again = [partition for partition in partitions if partition in self.assigned]
+        self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in again}
+        self.unopened |= frozenset(again)
+        try:
+            if self._incremental:
+                self._consumer.incremental_unassign(_to_kafka(again))
+            else:
+                self._consumer.assign(_to_kafka({partition: self._positions[partition] for partition in self.assigned}))
+        except ck.KafkaException as error:
+            log.warning("Could not stop consuming %s: %s", sorted(again), error.args[0].str())
+
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Send a commit. It never blocks: a coordinator that hangs would hold a synchronous one for a minute.
 
@@ -181,7 +253,7 @@ class SinkConsumer:
         self._commit_started_s = time.monotonic()
         self._in_flight = dict(offsets)
         try:
-            self._consumer.commit(offsets=_to_kafka(offsets), asynchronous=True)
+            self._consumer.commit(offsets=self._with_metadata(offsets), asynchronous=True)
         except ck.KafkaException as error:
             self._commit_started_s = None
             log.warning("Could not commit offsets: %s", error.args[0].str())
@@ -218,8 +290,15 @@ class SinkConsumer:
 
     def _on_assign(self, consumer: Any, partitions: list[Any]) -> None:
         self._assignments += 1
-        gained = {TopicPartition(p.topic, p.partition): self._assignments for p in partitions}
-        self.assigned = {**self.assigned, **gained} if self._incremental else gained
+        gained = [TopicPartition(p.topic, p.partition) for p in partitions]
+        kept = self.assigned if self._incremental else {}
+        if self._membership.opens:
+            self.unopened = (self.unopened if self._incremental else frozenset()) | frozenset(gained)
+            self.assigned = dict(kept)
+            # Not assigned and paused: a partition that was paused once starts up to a second late.
+            partitions = []
+        else:
+            self.assigned = {**kept, **dict.fromkeys(gained, self._assignments)}
         try:
             (consumer.incremental_assign if self._incremental else consumer.assign)(partitions)
             if self._paused:
@@ -228,13 +307,13 @@ class SinkConsumer:
             log.warning("Could not take the assignment %s: %s", sorted(gained), error.args[0].str())
 
     def _on_revoke(self, consumer: Any, partitions: list[Any]) -> None:
-        applied = self._committable()
+        applied = self._membership.committable()
         lost = {TopicPartition(p.topic, p.partition) for p in partitions}
         leaving = {partition: offset for partition, offset in applied.items() if partition in lost}
         try:
             if leaving:
                 # Sent before the group is left; the client waits for its answer before it joins again.
-                consumer.commit(offsets=_to_kafka(leaving), asynchronous=True)
+                consumer.commit(offsets=self._with_metadata(leaving), asynchronous=True)
         except ck.KafkaException as error:
             log.warning("Could not commit offsets of revoked partitions: %s", error.args[0].str())
         self._on_lost(consumer, partitions)
@@ -242,6 +321,7 @@ class SinkConsumer:
     def _on_lost(self, consumer: Any, partitions: list[Any]) -> None:
         gone = {TopicPartition(p.topic, p.partition) for p in partitions}
         self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in gone}
+        self.unopened -= gone
         try:
             if self._incremental:
                 consumer.incremental_unassign(partitions)
@@ -260,87 +340,14 @@ class SinkConsumer:
             if p.error is None:
                 self._committed[TopicPartition(p.topic, p.partition)] = p.offset
 
+    def _with_metadata(self, offsets: Mapping[TopicPartition, int]) -> list[ck.TopicPartition]:
+        return [ck.TopicPartition(p.topic, p.partition, offset, self._membership.metadata(p)) for p, offset in offsets.items()]
+
 
 def _to_kafka(partitions: Mapping[TopicPartition, int] | Iterable[TopicPartition]) -> list[ck.TopicPartition]:
     if isinstance(partitions, Mapping):
         return [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in partitions.items()]
     return [ck.TopicPartition(p.topic, p.partition) for p in partitions]
-
-
-class Admin:
-    """What the REST API asks of the cluster. The client is made on first use and kept: one that is collected fails its own requests."""
-
-    def __init__(self, properties: Mapping[str, str]) -> None:
-        self._properties = dict(properties)
-        self._client: AdminClient | None = None
-        self._cluster_id: str | None = None
-        self._ask = logs.Every(_CLUSTER_ID_RETRY_S)
-
-    def cluster_id(self, timeout_s: float) -> str | None:
-        """Return the cluster's id, or None while no broker has answered; it is asked for once in ten seconds."""
-        if self._cluster_id is None and self._ask.due(time.monotonic()):
-            try:
-                self._cluster_id = self._admin().list_topics(timeout=timeout_s).cluster_id
-            except ck.KafkaException as error:
-                log.warning("The Kafka cluster does not answer: %s", error.args[0].str())
-        return self._cluster_id
-
-    def group_offsets(self, group: str) -> Offsets:
-        """Return the committed offsets of a group, empty if there is no such group.
-
-        Raises:
-            GroupError: the cluster did not answer.
-        """
-        request = ck.ConsumerGroupTopicPartitions(group)
-        listed = _wait(self._admin().list_consumer_group_offsets([request], request_timeout=_ADMIN_TIMEOUT_S)[group])
-        return {TopicPartition(p.topic, p.partition): p.offset for p in listed.topic_partitions if p.offset >= 0}
-
-    def alter_group_offsets(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Set committed offsets of a group without members.
-
-        Raises:
-            GroupError: the group has members, or the cluster did not answer.
-        """
-        request = ck.ConsumerGroupTopicPartitions(group, _to_kafka(offsets))
-        altered = _wait(self._admin().alter_consumer_group_offsets([request], request_timeout=_ADMIN_TIMEOUT_S)[group])
-        for p in altered.topic_partitions:
-            if p.error is not None:
-                raise GroupError(p.error)
-
-    def delete_group(self, group: str) -> None:
-        """Delete a group without members; a group that does not exist is deleted already.
-
-        Raises:
-            GroupError: the group has members, or the cluster did not answer.
-        """
-        try:
-            _wait(self._admin().delete_consumer_groups([group], request_timeout=_ADMIN_TIMEOUT_S)[group])
-        except GroupError as error:
-            if not error.no_such_group:
-                raise
-
-    def _admin(self) -> AdminClient:
-        if self._client is None:
-            self._client = AdminClient({**self._properties}, logger=logging.getLogger(logs.KAFKA_CLIENT))
-        return self._client
-
-
-class GroupError(ConnectError):
-    """The coordinator refused a request about a group; ``has_members`` and ``no_such_group`` say why."""
-
-    def __init__(self, error: Any) -> None:
-        super().__init__(error.str())
-        self.has_members = error.code() in {ck.KafkaError.NON_EMPTY_GROUP, ck.KafkaError.UNKNOWN_MEMBER_ID}
-        self.no_such_group = error.code() == ck.KafkaError.GROUP_ID_NOT_FOUND
-
-
-def _wait(future: Future[T]) -> T:
-    try:
-        return future.result(_ADMIN_TIMEOUT_S + 5)
-    except ck.KafkaException as error:
-        raise GroupError(error.args[0]) from error
-    except TimeoutError as error:
-        raise ConnectError("Timed out waiting for the Kafka cluster") from error
 
 
 class Sender:

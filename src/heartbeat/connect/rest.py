@@ -24,7 +24,7 @@ from heartbeat.connect import requests, shapes
 from heartbeat.connect.connector_keys import KAFKA_VERSION
 from heartbeat.connect.group_offsets import GroupOffsets
 from heartbeat.connect.herder import Herder
-from heartbeat.connect.kafka import Admin
+from heartbeat.connect.kafka_admin import Admin
 from heartbeat.connect.store import TargetState
 from heartbeat.connect.task import TaskId
 from heartbeat.connect.worker_config import WorkerConfig

@@ -14,16 +14,19 @@ from typing import Any, NamedTuple, Protocol
 from heartbeat import logs
 from heartbeat.connect.api import SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Pending
+from heartbeat.connect.kafka import Membership
 from heartbeat.connect.offsets import Progress
-from heartbeat.errors import ConnectError, RetriableError
+from heartbeat.connect.opening import Consumer as OpeningConsumer
+from heartbeat.connect.opening import Opening, backoff_s
+from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 """How long a turn waits for a first record: also how late a pause or a stop is noticed."""
+_JOINING_POLL_S = 0.05
+"""The same without a partition: a poll in which one is assigned goes on waiting for its first record."""
 _STOP_COMMIT_S = 1.5
-_BACKOFF_BASE_S = 0.05
-_BACKOFF_MAX_S = 1.0
 _RETRY_LOG_S = 10.0
 
 
@@ -66,7 +69,7 @@ class Pace:
     max_records: int = 10_000
 
 
-class Consumer(Protocol):
+class Consumer(OpeningConsumer, Protocol):
     """What the runner needs of ``kafka.SinkConsumer``."""
 
     assigned: Mapping[TopicPartition, int]
@@ -86,12 +89,12 @@ class Consumer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Where a task's batches come from. The consumer is built in the task's own thread, from what may be committed."""
+    """Where a task's batches come from. The consumer is built in the task's own thread."""
 
     subscription: Subscription
     pace: Pace
     conversion: Conversion
-    consumer: Callable[[Callable[[], Mapping[TopicPartition, int]]], Consumer]
+    consumer: Callable[[Membership], Consumer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +110,6 @@ class TaskSpec:
     config: Mapping[str, Any]
     context: TaskContext
     feed: Feed
-
-
-def backoff_s(failures: int, spread: float) -> float:
-    """Return how long to wait after this many failures in a row; ``spread`` in [0, 1) draws from the upper half of the delay."""
-    delay = min(_BACKOFF_MAX_S, _BACKOFF_BASE_S * 2 ** min(failures, 10))
-    return float(delay * (0.5 + spread / 2))
 
 
 class TaskRunner:
@@ -131,6 +128,7 @@ class TaskRunner:
         # Made in the task's thread, and touched by no other.
         self._task: SinkTask
         self._consumer: Consumer
+        self._opening: Opening
         self._progress = Progress()
         self._pending = Pending()
         self._assigned: Mapping[TopicPartition, int] = {}
@@ -204,7 +202,7 @@ class TaskRunner:
         self._task = self._spec.plugin()
         try:
             self._task.start(self._spec.config, self._spec.context)
-            self._consumer = self._spec.feed.consumer(self._committable)
+            self._join()
             try:
                 self.open()
                 while not self._stopping:
@@ -217,11 +215,18 @@ class TaskRunner:
         finally:
             self._stop_plugin()
 
+    def _join(self) -> None:
+        membership = Membership(self._committable, self._task.commit_metadata, type(self._task).OWNS_OFFSETS)
+        self._consumer = self._spec.feed.consumer(membership)
+        self._opening = Opening(str(self._spec.id), self._consumer, self._task, self._clock)
+
     def _stop_plugin(self) -> None:
         try:
             self._task.stop()
         except Exception as error:  # as in Connect: why the task ended matters, not that its stop failed as well
             log.error("Task %s: the plugin failed to stop", self._spec.id, exc_info=error)
+        if self._spec.context.logs is not None:
+            self._spec.context.logs.close()
 
     def _committable(self) -> Mapping[TopicPartition, int]:
         """Return what may be committed: of this very assignment, also if it came within the poll that is under way.
@@ -239,7 +244,7 @@ class TaskRunner:
         self._follow_target()
 
     def turn(self) -> None:
-        """Go around once: poll, convert, put, commit if it is time.
+        """Go around once: poll, convert, open what is new, put, commit if it is time.
 
         Raises:
             Exception: the task has failed.
@@ -247,12 +252,14 @@ class TaskRunner:
         now = self._clock()
         self._follow_target()
         self._subscribe_if_due(now)
-        retry_in_s = self._retry_at_s - now if self._failures else POLL_S
-        delivery = self._consumer.poll(min(POLL_S, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
+        longest_s = POLL_S if self._consumer.assigned else _JOINING_POLL_S
+        retry_in_s = self._retry_at_s - now if self._failures else longest_s
+        delivery = self._consumer.poll(min(longest_s, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
         self._progress.committed(self._consumer.take_committed())
         kept = self._kept()
         self._progress.follow(self._consumer.assigned)
         self._pending = kept.joined(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
+        self._opening.turn()
         now = self._clock()
         if now >= self._retry_at_s:
             self._put(now)
@@ -275,6 +282,9 @@ class TaskRunner:
     def _put(self, now: float) -> None:
         try:
             self._put_in_words(self._spec.feed.conversion.batch(self._pending))
+        except Reclaim as error:
+            self._opening.give_back(error)
+            return  # with the next turn what is kept of the batch is put again
         except RetriableError as error:
             self._failures += 1
             wait_s = error.retry_after_s or backoff_s(self._failures, random.random())
@@ -288,6 +298,7 @@ class TaskRunner:
             self._failures = 0
             self._retry_at_s = 0.0
             self._follow_target()
+        self._opening.went_well()
         self._note_topics()
         self._progress.apply(self._pending.next_offsets)
         self._pending = Pending()
@@ -295,7 +306,7 @@ class TaskRunner:
     def _put_in_words(self, batch: Any) -> None:
         try:
             self._task.put(batch)
-        except RetriableError:
+        except (RetriableError, Reclaim):
             raise
         except Exception as error:
             raise ConnectError("Exiting WorkerSinkTask due to unrecoverable exception.") from error
@@ -335,6 +346,8 @@ class TaskRunner:
             log.info("Task %s subscribes to %s", self._spec.id, ", ".join(topics))
             self._consumer.subscribe(topics)
             self._topics = topics
+            if self._spec.context.logs is not None:
+                self._spec.context.logs.topics = topics
 
     def _commit_if_due(self, now: float) -> None:
         in_flight_s = self._consumer.commit_in_flight_s()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from heartbeat import logs
-from heartbeat.beats.keyspace import Keyspace, Server
+from heartbeat.beats.connection import Connection, Server
 from heartbeat.connect import worker_config
 from heartbeat.connect.app import StandaloneWorker
 from heartbeat.connect.kafka import Sender
@@ -82,7 +82,7 @@ def run(connector: Path, ports: Ports, beat_every_s: float | None) -> None:
         if beat_every_s is not None:
             threading.Thread(target=_send_beats, args=(broker.bootstrap, topics[0], beat_every_s, stop), daemon=True).start()
         watched = resolve(config.get("redis.host", "redis"), int(config.get("redis.port", "6379")))
-        _watch(Keyspace(Server(*watched, timeout_s=1.0)), config.get("redis.key", "heartbeat"), stop)
+        _watch(Connection(Server(*watched, timeout_s=1.0)), config.get("redis.key", "heartbeat"), stop)
         _say("Stopping: the connector commits and leaves its group, then everything goes.")
 
 
@@ -143,6 +143,8 @@ def _worker_config(bootstrap: str, rest_port: int, directory: Path) -> worker_co
         # It lets nobody into a group that its last member has left until that member's session would have ended: a restart waits that long.
         "consumer.session.timeout.ms": "3000",
         "consumer.heartbeat.interval.ms": "1000",
+        # It does not find records by their time, so that a connector without offsets would begin at the end.
+        "consumer.auto.offset.reset": "earliest",
     }
     return worker_config.parse(given)
 
@@ -157,15 +159,15 @@ def _send_beats(bootstrap: str, topic: str, every_s: float, stop: threading.Even
         stop.wait(every_s)
 
 
-def _watch(keyspace: Keyspace, key: str, stop: threading.Event) -> None:
+def _watch(connection: Connection, key: str, stop: threading.Event) -> None:
     """Print one line a second until told to stop."""
     while not stop.wait(1.0):
         try:
-            ttl_s: int | None = keyspace.ttl_s(key)
+            ttl_s: int | None = connection.call("TTL", key)
         except ConnectError:
             ttl_s = None
         _say(f"{datetime.now():%H:%M:%S}  {verdict(ttl_s)}")
-    keyspace.close()
+    connection.close()
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,255 @@
+"""The partitions a task holds: taken over by a claim, watched by samples, advanced behind the data.
+
+What Redis says of a partition (token, offset, sight) is repeated here only to tell whether it is still so: every advance
+names the offset it expects, and Redis refuses where it does not find it. Then the partition is claimed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from heartbeat import logs
+from heartbeat.beats.clock import Clock
+from heartbeat.beats.keyspace import Advanced, Claimed, Keyspace, Row, Stored
+from heartbeat.beats.proof import Answer, Sight
+from heartbeat.beats.settings import Rules
+from heartbeat.connect.api import Committed, Logs, Survey, TopicPartition
+from heartbeat.errors import ConnectError, Reclaim, RetriableError
+
+log = logging.getLogger(__name__)
+
+_ASK_EVERY_MS: Final = 600
+"""Below a second, because an answer waits for the next turn: sight must not be older than 1.2 s on an idle topic."""
+_SKEW_LOG_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One partition: our token, what Redis holds of it as far as we know, and what we can see."""
+
+    token: str
+    stored: Stored
+    sight: Sight
+
+    def row(self, partition: TopicPartition) -> Row | None:
+        """Return what Redis does not know yet, if anything."""
+        stored, sight = self.stored, self.sight
+        proven = sight.since_ms is not None and sight.until_ms != stored.until_ms
+        if not proven and sight.applied == stored.offset:
+            return None
+        seen = (sight.since_ms, sight.until_ms, sight.epoch) if proven else (None, None, None)
+        return Row(partition, self.token, stored.offset or 0, sight.applied, *seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    time_ms: int
+    applied: Mapping[TopicPartition, int]
+
+
+class Holdings:
+    """What one task holds. Its thread's alone; ``held`` is replaced, never changed, so that others may read it."""
+
+    def __init__(self, keyspace: Keyspace, asking: Logs, clock: Clock, rules: Rules) -> None:
+        self.held: Mapping[TopicPartition, Held] = {}
+        self.claims: dict[str, int] = {}
+        self._keyspace = keyspace
+        self._logs = asking
+        self._clock = clock
+        self._rules = rules
+        self._topics: dict[str, int] = {}
+        self._topics_new: tuple[dict[str, int], int] | None = None
+        self._asked_ms = 0
+        self._skew_log = logs.Every(_SKEW_LOG_S)
+
+    # Claim
+
+    def open(self, committed: Mapping[TopicPartition, Committed | None]) -> Mapping[TopicPartition, int]:
+        """Take partitions over and return where each one starts.
+
+        Raises:
+            RetriableError: Redis or Kafka did not answer, or somebody else claimed meanwhile.
+            ConnectError: nothing says where to start, and the connector's configuration forbids to choose.
+        """
+        token = secrets.token_hex(8)
+        partitions = sorted(committed)
+        claimed = self._keyspace.claim(self._rules.config, token, partitions)
+        self._clock.told(claimed.redis_ms)
+        if claimed.dropped:
+            log.warning(
+                "Topics or redis.key are others than before: the index is built anew, from the last %d s", self._rules.horizon_ms // 1000
+            )
+        self._topics = dict(claimed.topics) if self._rules.pattern else {}
+        starts, proven = self._starts(committed, claimed)
+        if not self._keyspace.begin(token, starts, proven):
+            raise RetriableError("another task has claimed the same partitions meanwhile")
+        self.held = {**self.held, **{p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}}
+        return starts
+
+    def close(self, partitions: Collection[TopicPartition]) -> None:
+        """Let go of partitions."""
+        self.held = {partition: held for partition, held in self.held.items() if partition not in partitions}
+
+    def _starts(
+        self, committed: Mapping[TopicPartition, Committed | None], claimed: Claimed
+    ) -> tuple[dict[TopicPartition, int], set[TopicPartition]]:
+        """Return where each partition starts, and of which ones what was proven stays so."""
+        bounds = self._logs.bounds(list(committed))
+        starts: dict[TopicPartition, int] = {}
+        proven: set[TopicPartition] = set()
+        lost: dict[TopicPartition, int] = {}
+        for partition, known in committed.items():
+            first, end = bounds[partition]
+            stored = claimed.partitions[partition]
+            wanted = self._wanted(stored, known)
+            if wanted is not None and first <= wanted <= end:
+                starts[partition] = wanted
+                self._count("resumed")
+                if self._rules.replays:
+                    proven.add(partition)
+            elif wanted is not None and wanted < first:
+                starts[partition] = first
+                self._count("log_start")
+                log.warning(
+                    "%s-%d: Kafka no longer has the records from offset %d to %d, which were never seen: incomplete since then",
+                    *partition,
+                    wanted,
+                    first,
+                )
+            elif stored.offset is None and known is None and self._rules.offset_reset is not None:
+                starts[partition] = self._reset(partition, first, end)
+                self._count("first_start")
+            elif not self._rules.replays:
+                starts[partition] = end
+                self._count("end")
+            else:
+                until = int(known.metadata) if known is not None and known.metadata.isdigit() else self._clock.now_ms()
+                lost[partition] = min(until, self._clock.now_ms()) - self._rules.horizon_ms
+                self._count("rebuild")
+        return starts | self._horizon(lost, bounds), proven
+
+    def _wanted(self, stored: Stored, known: Committed | None) -> int | None:
+        if not self._rules.replays:
+            return None if known is None else known.offset
+        if stored.offset is None:
+            return None
+        return stored.offset if known is None else min(stored.offset, known.offset)
+
+    def _reset(self, partition: TopicPartition, first: int, end: int) -> int:
+        if self._rules.offset_reset in ("earliest", "latest"):
+            return first if self._rules.offset_reset == "earliest" else end
+        raise ConnectError(
+            f"{partition.topic}-{partition.partition} has no offset to start from, and auto.offset.reset is {self._rules.offset_reset}"
+        )
+
+    def _horizon(
+        self, times_ms: Mapping[TopicPartition, int], bounds: Mapping[TopicPartition, tuple[int, int]]
+    ) -> dict[TopicPartition, int]:
+        if not times_ms:
+            return {}
+        found: dict[TopicPartition, int] = {}
+        for partition, offset in self._logs.offsets_at(times_ms).items():
+            first, end = bounds[partition]
+            found[partition] = end if offset is None else max(first, min(offset, end))
+            if 0 < first == offset:
+                log.warning(
+                    "%s-%d: Kafka keeps less than the last %d s: incomplete since before offset %d, who was silent since is unknown",
+                    *partition, self._rules.horizon_ms // 1000, first,
+                )  # fmt: skip
+        return found
+
+    def _count(self, reason: str) -> None:
+        self.claims = {**self.claims, reason: self.claims.get(reason, 0) + 1}
+
+    # Sight
+
+    def look(self) -> None:
+        """Take the answer to the last question if it has come, and ask the next if it is time.
+
+        Raises:
+            Reclaim: the log of a partition is not the one we have applied.
+        """
+        survey = self._logs.answer()
+        if survey is not None:
+            self._answered(survey)
+        if not self._clock.agree:
+            self._say_skew()
+            self.held = {p: replace(held, sight=held.sight.interrupted()) for p, held in self.held.items()}
+            return
+        now_ms = self._clock.earlier_ms()
+        if self.held and not self._logs.asking and not 0 <= now_ms - self._asked_ms < _ASK_EVERY_MS:
+            self._asked_ms = now_ms
+            applied = {partition: held.sight.applied for partition, held in self.held.items()}
+            self._logs.ask(_Question(now_ms, applied), list(self.held), {*self._logs.topics, *self._topics})
+
+    def _answered(self, survey: Survey) -> None:
+        asked: _Question = survey.asked
+        held = dict(self.held)
+        made_anew: list[TopicPartition] = []
+        for partition, end in survey.ends.items():
+            known = held.get(partition)
+            if known is None or partition not in asked.applied:
+                continue
+            sight = known.sight.answered(Answer(asked.time_ms, asked.applied[partition], end.offset, end.epoch))
+            held[partition] = replace(known, sight=sight)
+            if sight.applied < known.sight.applied:
+                made_anew.append(partition)
+        self.held = held
+        topics = {topic: count for topic, count in survey.topics.items() if count is not None}
+        if topics and not {*self._logs.topics, *self._topics} - survey.topics.keys():
+            self._topics = topics if self._rules.pattern else {}
+            self._topics_new = topics, asked.time_ms
+        if made_anew:
+            raise Reclaim("the log ends before what was applied: the topic was made anew, or cut", made_anew)
+
+    def _say_skew(self) -> None:
+        if self._skew_log.due(self._clock.now_ms() / 1000):
+            log.warning(
+                "The clocks of Redis and of this machine are %.1f s apart: nothing can be concluded from silence until they agree",
+                self._clock.redis_ahead_ms / 1000,
+            )
+
+    # Advance
+
+    def advance(self, applied: Mapping[TopicPartition, int]) -> Advanced | None:
+        """Store how far partitions have come, after everything below has been acknowledged. Return the reply, None if nothing was new.
+
+        Raises:
+            Reclaim: Redis does not hold what we left there: it was flushed, restored, failed over, or another task has claimed.
+        """
+        sights = {p: replace(held, sight=held.sight.advanced(applied[p])) if p in applied else held for p, held in self.held.items()}
+        rows = {p: row for p, held in sights.items() if (row := held.row(p)) is not None}
+        if not rows and self._topics_new is None:
+            return None
+        topics, at_ms = self._topics_new or (None, 0)
+        reply = self._keyspace.advance(rows.values(), topics, at_ms)
+        self._clock.told(reply.redis_ms)
+        if reply.refused:
+            self._count_refused(reply.refused)
+            raise Reclaim("Redis no longer holds what this task left there", reply.refused)
+        self._topics_new = None
+        self.held = {p: replace(held, stored=_stored(held, rows.get(p))) for p, held in sights.items()}
+        return reply
+
+    def _count_refused(self, refused: Collection[TopicPartition]) -> None:
+        self.claims = {**self.claims, "refused": self.claims.get("refused", 0) + len(refused)}
+
+
+def _taken(token: str, start: int, stored: Stored, *, proven: bool) -> Held:
+    now = Stored(start)
+    if proven and stored.since_ms is not None and stored.until_ms is not None and stored.epoch is not None:
+        now = Stored(start, stored.since_ms, stored.until_ms, stored.epoch)
+        return Held(token, now, Sight.resumed(start, stored.since_ms, stored.until_ms, stored.epoch))
+    return Held(token, now, Sight(start))
+
+
+def _stored(held: Held, row: Row | None) -> Stored:
+    if row is None:
+        return held.stored
+    if row.since_ms is None:
+        return replace(held.stored, offset=row.offset)
+    return Stored(row.offset, row.since_ms, row.until_ms, row.epoch)

@@ -1,0 +1,139 @@
+"""The scripts of the keyspace: what must look and write in one step. Each is short, touches one connector's index and no public key.
+
+They are sent whole each time (EVAL): a server that was flushed, restarted or failed over has no script cache to miss.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CLAIM: Final = """
+-- KEYS: proof, then the rest of the index. ARGV: config, token, partitions.
+-- An index of other topics or another template is dropped: it would be a mass of sources that nobody beats for any more.
+local config, dropped = redis.call('HGET', KEYS[1], 'config'), 0
+if config and config ~= ARGV[1] then
+  redis.call('UNLINK', unpack(KEYS))
+  dropped = 1
+end
+redis.call('HSET', KEYS[1], 'config', ARGV[1])
+local found = {}
+for i = 3, #ARGV do
+  local p = ARGV[i]
+  found[i - 2] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch')
+  redis.call('HSET', KEYS[1], p .. '/token', ARGV[2])
+end
+return {dropped, redis.call('TIME'), redis.call('HGET', KEYS[1], 'partitions'), found}
+"""
+
+BEGIN: Final = """
+-- KEYS: proof. ARGV: token, then (partition, offset, '1' if what was proven stays proven).
+for i = 2, #ARGV, 3 do
+  if redis.call('HGET', KEYS[1], ARGV[i] .. '/token') ~= ARGV[1] then return 0 end
+end
+for i = 2, #ARGV, 3 do
+  local p = ARGV[i]
+  redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 1])
+  if ARGV[i + 2] ~= '1' then redis.call('HDEL', KEYS[1], p .. '/since', p .. '/until', p .. '/epoch') end
+end
+return 1
+"""
+
+ADVANCE: Final = """
+-- KEYS: proof, deadlines, down, gone. ARGV: partition set ('' if it is not new), when it was asked for,
+-- then (partition, token, expected offset, new offset, since, until, epoch). since of '': nothing new is proven.
+local refused = {}
+for i = 3, #ARGV, 7 do
+  local p = ARGV[i]
+  local now = redis.call('HMGET', KEYS[1], p .. '/token', p .. '/offset')
+  if now[1] ~= ARGV[i + 1] or now[2] ~= ARGV[i + 2] then refused[#refused + 1] = p end
+end
+if #refused == 0 then
+  for i = 3, #ARGV, 7 do
+    local p = ARGV[i]
+    redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 3])
+    if ARGV[i + 4] ~= '' then
+      redis.call('HSET', KEYS[1], p .. '/since', ARGV[i + 4], p .. '/until', ARGV[i + 5], p .. '/epoch', ARGV[i + 6])
+    end
+  end
+  if ARGV[1] ~= '' and tonumber(redis.call('HGET', KEYS[1], 'partitions_at') or 0) < tonumber(ARGV[2]) then
+    redis.call('HSET', KEYS[1], 'partitions', ARGV[1], 'partitions_at', ARGV[2])
+  end
+end
+local known = redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])
+return {refused, redis.call('TIME'), known, redis.call('ZCARD', KEYS[4])}
+"""
+
+RETIME: Final = """
+-- KEYS: deadlines, info. ARGV: (source, beat, ttl, info if there is none yet).
+-- Another ttl: beats are compared, not deadlines. Returns per source the deadline that stands, and the ttl it was made with.
+local result = {}
+for i = 1, #ARGV, 4 do
+  local source, beat, ttl = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local deadline = tonumber(redis.call('ZSCORE', KEYS[1], source) or 0)
+  local info = redis.call('HGET', KEYS[2], source) or ARGV[i + 3]
+  local first, old, rest = string.match(info, '^(%d+) (%d+)(.*)$')
+  old = tonumber(old)
+  if deadline - old <= beat then
+    deadline, old = beat + ttl, ttl
+    redis.call('ZADD', KEYS[1], string.format('%.0f', deadline), source)
+    redis.call('HSET', KEYS[2], source, first .. ' ' .. string.format('%.0f', ttl) .. rest)
+  end
+  result[#result + 1] = string.format('%.0f', deadline)
+  result[#result + 1] = string.format('%.0f', old)
+end
+return result
+"""
+
+SIGNAL: Final = """
+-- KEYS: status, runs. ARGV: source, time, 'topic/partition', offset, status, run field ('' if none), most open runs, the whole as JSON.
+-- The newest wins, so that a replay says nothing twice. Returns 1 if it was newer, 2 if its run found no room.
+local old, time, offset = redis.call('HGET', KEYS[1], ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local said = 'ok'
+if old then
+  local o = cjson.decode(old)
+  if o.at_ms > time then return 0 end
+  if o.at_ms == time and (o.partition > ARGV[3] or (o.partition == ARGV[3] and o.offset >= offset)) then return 0 end
+  said = o.status
+end
+-- ok is what everybody is who says nothing: it is worth keeping only where it ends something else.
+if ARGV[5] ~= 'ok' or said ~= 'ok' then redis.call('HSET', KEYS[1], ARGV[1], ARGV[8]) end
+if ARGV[6] ~= '' then
+  if ARGV[5] ~= 'start' then
+    redis.call('HDEL', KEYS[2], ARGV[6])
+  elseif redis.call('HLEN', KEYS[2]) < tonumber(ARGV[7]) then
+    redis.call('HSET', KEYS[2], ARGV[6], ARGV[2])
+  else
+    return 2
+  end
+end
+return 1
+"""
+
+BYE: Final = """
+-- KEYS: gone, deadlines. ARGV: source, time, ttl, oldest goodbye worth keeping. Returns 1 unless it has beaten since.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
+local deadline = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if deadline and tonumber(deadline) - tonumber(ARGV[3]) > tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+"""
+
+MAKE_ROOM: Final = """
+-- KEYS: deadlines, down, info, status. ARGV: how many, now. The longest dead go first. Returns how many went.
+local dead = {}
+for k = 1, 2 do
+  local found = redis.call('ZRANGEBYSCORE', KEYS[k], '-inf', '(' .. ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+  for i = 1, #found, 2 do dead[#dead + 1] = {found[i], tonumber(found[i + 1])} end
+end
+table.sort(dead, function(a, b) return a[2] < b[2] end)
+local went = math.min(#dead, tonumber(ARGV[1]))
+for i = 1, went do
+  local source = dead[i][1]
+  redis.call('ZREM', KEYS[1], source)
+  redis.call('ZREM', KEYS[2], source)
+  redis.call('HDEL', KEYS[3], source)
+  redis.call('HDEL', KEYS[4], source)
+end
+return went
+"""

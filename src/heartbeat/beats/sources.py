@@ -1,0 +1,245 @@
+"""The sources one task knows, and how a batch's beats reach Redis: only what is newer, the index with it, never backwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Final
+
+from heartbeat import logs
+from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest, alive_and_expired
+from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace
+from heartbeat.beats.settings import Limits
+from heartbeat.beats.signals import BYE, MOST_RUNS, OK, Signal
+
+log = logging.getLogger(__name__)
+
+_PRUNE_EVERY_MS: Final = 60_000
+_WARN_EVERY_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of beats since the task started."""
+
+    applied: int = 0
+    coalesced: int = 0
+    stale: int = 0
+    expired: int = 0
+    clamped: int = 0
+    refused: int = 0
+    occupied: int = 0
+    goodbyes: int = 0
+    garbled: int = 0
+
+
+class Sources:
+    """What this task has written, so that live traffic asks Redis nothing; forgotten whenever a partition is claimed.
+
+    ``known`` is the newest beat written of each source, ``ttls_ms`` and ``raws_ms`` name the few that differ.
+    """
+
+    def __init__(self, keyspace: Keyspace, limits: Limits) -> None:
+        self.counts = Counts()
+        self.indexed: int | None = None
+        self._keyspace = keyspace
+        self._limits = limits
+        self._gone = 1
+        self._known: dict[str, int] = {}
+        self._ttls_ms: dict[str, int] = {}
+        self._raws_ms: dict[str, int] = {}
+        self._quiet: set[str] = set()
+        self._next_prune_ms = 0
+        self._warnings = {field.name: logs.Every(_WARN_EVERY_S) for field in fields(Counts)}
+
+    @property
+    def known(self) -> int:
+        """Return how many sources this task remembers."""
+        return len(self._known)
+
+    def forget(self) -> None:
+        """Trust nothing that was written before: this may be another Redis than it was."""
+        self._known, self._ttls_ms, self._raws_ms, self._quiet = {}, {}, {}, set()
+        self.indexed, self._gone = None, 1
+
+    def advanced(self, reply: Advanced) -> None:
+        """Note how many sources the index holds, and how many have said goodbye."""
+        self.indexed, self._gone = reply.sources, reply.gone
+
+    def apply(self, newest: Newest, now_ms: int) -> None:
+        """Write what is newer than what was written. Doing it again after an error changes nothing more.
+
+        Raises:
+            RetriableError, ConnectError: as ``Keyspace`` does.
+        """
+        raws = self._believe(newest, now_ms) if newest.ahead else {}
+        known = self._known.get
+        fresh = {source: beat for source, beat in newest.beats.items() if beat > known(source, -1)}
+        if fresh and self._gone:
+            fresh = self._not_gone(fresh)
+        if fresh:
+            self._write(fresh, newest.ttls_ms, now_ms)
+        if raws:
+            self._remember_raws(raws)
+        if now_ms >= self._next_prune_ms:
+            self._prune(now_ms)
+
+    def signal(self, signals: Iterable[Signal], now_ms: int) -> None:
+        """Keep what producers say beyond being alive."""
+        for signal in sorted(signals, key=lambda signal: signal.order):
+            if signal.status == OK and not signal.run and signal.source in self._quiet:
+                continue
+            kept = self._keyspace.signal(signal.source, signal.order, signal.status, signal.run, MOST_RUNS, signal.packed())
+            if kept == 2:
+                self._warn("refused", f"more than {MOST_RUNS:,} runs are open: the run {signal.run!r} of {signal.source!r} is not followed")
+            if signal.status == OK:
+                self._quiet.add(signal.source)
+            else:
+                self._quiet.discard(signal.source)
+            if signal.status == BYE:
+                self._goodbye(signal, now_ms)
+
+    def _goodbye(self, signal: Signal, now_ms: int) -> None:
+        ttl_ms = self._ttls_ms.get(signal.source, self._limits.ttl_ms)
+        if self._keyspace.bye(signal.source, signal.order.at_ms, ttl_ms, now_ms - self._limits.horizon_ms):
+            self.counts.goodbyes += 1
+            self._known.pop(signal.source, None)
+            self._gone += 1
+
+    def _believe(self, newest: Newest, now_ms: int) -> dict[str, int]:
+        """Count sources whose clock is ahead as having beaten now, once for each timestamp. Return the timestamps to remember."""
+        unasked = [source for source in newest.ahead if source not in self._raws_ms]
+        for source, info in self._keyspace.read_infos(unasked).items():
+            self._raws_ms[source] = info.raw_ms or -1
+        later = {source: raw for source, raw in newest.ahead.items() if raw > self._raws_ms.get(source, -1)}
+        for source in later:
+            newest.beats[source] = max(newest.beats.get(source, -1), now_ms + ALLOWED_SKEW_MS)
+        if later:
+            self.counts.clamped += len(later)
+            source, raw = next(iter(later.items()))
+            self._warn(
+                "clamped",
+                f"{len(later)} source(s) send timestamps from the future, {source!r} by {(raw - now_ms) / 1000:.1f} s: taken as now",
+            )
+        return later
+
+    def _remember_raws(self, raws: Mapping[str, int]) -> None:
+        """Keep believed timestamps from the future: a replay must not extend a life with them."""
+        infos = self._keyspace.read_infos(raws)
+        self._keyspace.write_infos({source: info._replace(raw_ms=raws[source]) for source, info in infos.items()})
+        self._raws_ms |= raws
+
+    def _not_gone(self, beats: Mapping[str, int]) -> dict[str, int]:
+        gone = self._keyspace.read_gone(beats)
+        if not gone:
+            return dict(beats)
+        back = [source for source, at_ms in gone.items() if beats[source] > at_ms]
+        self._keyspace.come_back(back)
+        self.counts.stale += len(gone) - len(back)
+        return {source: beat for source, beat in beats.items() if beat > gone.get(source, -1)}
+
+    def _write(self, fresh: dict[str, int], ttls_ms: Mapping[str, int], now_ms: int) -> None:
+        unknown = [source for source in fresh if source not in self._known]
+        first_seen = self._look_up(unknown)
+        if first_seen and (self.indexed or 0) + len(first_seen) > self._limits.most:
+            first_seen, fresh = self._fit(first_seen, fresh, now_ms)
+        default = self._limits.ttl_ms
+        retimed = self._changed_ttls(fresh, ttls_ms, set(first_seen)) if self._ttls_ms or ttls_ms else {}
+        plain = {source: beat for source, beat in fresh.items() if source not in retimed} if retimed else fresh
+        if plain:
+            self._write_plain(plain, {source: ttl for source, ttl in ttls_ms.items() if source in plain}, set(unknown), now_ms)
+        if first_seen:
+            self._keyspace.write_infos({source: Info(fresh[source], ttls_ms.get(source, default)) for source in first_seen})
+            self._ttls_ms |= {source: ttls_ms[source] for source in first_seen if ttls_ms.get(source, default) != default}
+        if retimed:
+            self._retime(fresh, retimed, now_ms)
+        self.counts.applied += len(fresh)
+
+    def _look_up(self, unknown: list[str]) -> list[str]:
+        """Return which of these sources nobody has seen before, having learnt what is kept of the others."""
+        if not unknown or (self.indexed is not None and len(self._known) >= self.indexed):
+            return unknown  # the index holds nothing that we do not know
+        infos = self._keyspace.read_infos(unknown)
+        for source, info in infos.items():
+            if info.ttl_ms != self._limits.ttl_ms:
+                self._ttls_ms[source] = info.ttl_ms
+        return [source for source in unknown if source not in infos]
+
+    def _fit(self, first_seen: list[str], fresh: dict[str, int], now_ms: int) -> tuple[list[str], dict[str, int]]:
+        """Make room for new sources at the bound: the longest dead go; those that still find none are refused, the known live on."""
+        over = (self.indexed or 0) + len(first_seen) - self._limits.most
+        made = self._keyspace.make_room(over, now_ms)
+        self.indexed = (self.indexed or 0) - made
+        refused = set(first_seen[len(first_seen) - max(0, over - made) :]) if over > made else set[str]()
+        if refused:
+            self.counts.refused += len(refused)
+            self._warn("refused", f"{len(refused)} new source(s) refused: there are {self._limits.most:,} already (heartbeat.sources.max)")
+        return [source for source in first_seen if source not in refused], {s: beat for s, beat in fresh.items() if s not in refused}
+
+    def _changed_ttls(self, fresh: Mapping[str, int], ttls_ms: Mapping[str, int], first_seen: set[str]) -> dict[str, int]:
+        """Return the new ttl of those sources that have one, other than the one their deadline was made with."""
+        default, had = self._limits.ttl_ms, self._ttls_ms
+        candidates = (fresh.keys() & (had.keys() | ttls_ms.keys())) - first_seen
+        return {s: ttls_ms.get(s, default) for s in candidates if ttls_ms.get(s, default) != had.get(s, default)}
+
+    def _write_plain(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: set[str], now_ms: int) -> None:
+        ttl_ms = self._limits.ttl_ms
+        alive, expired = alive_and_expired(beats.items(), ttl_ms, ttls_ms, now_ms)
+        new: dict[str, int] = {}
+        if unknown:
+            new = alive if len(unknown) == len(beats) else {source: beat for source, beat in alive.items() if source in unknown}
+            alive = {source: beat for source, beat in alive.items() if source not in new}
+        written = self._keyspace.write(Beats(ttl_ms, alive, new, expired, ttls_ms))
+        self._known.update(beats)
+        if written.moved < len(beats):
+            # Somebody has written something newer: a replay, or another task was ahead. The index knows; make the keys say so.
+            self.counts.stale += len(beats) - written.moved
+            self._known.update(self._keyspace.restore([*alive, *new], {**self._ttls_ms, **ttls_ms}, ttl_ms, now_ms))
+        if written.occupied:
+            self.counts.occupied += len(written.occupied)
+            for source in written.occupied:
+                self._known.pop(source, None)  # to be asked again: it may be free by then
+            self._warn(
+                "occupied",
+                f"{len(written.occupied)} key(s) hold another type of value, such as {next(iter(written.occupied))!r}: left alone",
+            )
+        if expired:
+            self._warn_of_expired(expired, ttls_ms, now_ms)
+
+    def _retime(self, fresh: Mapping[str, int], retimed: Mapping[str, int], now_ms: int) -> None:
+        default = self._limits.ttl_ms
+        stands = self._keyspace.retime({source: fresh[source] for source in retimed}, retimed, Info(now_ms, default))
+        for source, (deadline, ttl_ms) in stands.items():
+            self._known[source] = deadline - ttl_ms
+            if ttl_ms == default:
+                self._ttls_ms.pop(source, None)
+            else:
+                self._ttls_ms[source] = ttl_ms
+        self._keyspace.restore(list(stands), {source: ttl_ms for source, (_, ttl_ms) in stands.items()}, default, now_ms)
+
+    def _warn_of_expired(self, expired: Mapping[str, int], ttls_ms: Mapping[str, int], now_ms: int) -> None:
+        self.counts.expired += len(expired)
+        late_ms = min(now_ms - beat - ttls_ms.get(source, self._limits.ttl_ms) for source, beat in expired.items())
+        self._warn(
+            "expired",
+            f"{len(expired)} source(s) sent beats that were past their deadline when they arrived, by {late_ms / 1000:.1f} s at least, and "
+            "revived nobody. If this goes on, the producer's clock is behind ours: correct it, or set heartbeat.time=processing",
+        )
+
+    def _prune(self, now_ms: int) -> None:
+        """Forget the dead: memory is for those who beat."""
+        self._next_prune_ms = now_ms + _PRUNE_EVERY_MS
+        ttl_ms, ttls_ms = self._limits.ttl_ms, self._ttls_ms
+        dead = [source for source, beat in self._known.items() if beat + ttls_ms.get(source, ttl_ms) <= now_ms]
+        if dead:
+            self._known = {source: beat for source, beat in self._known.items() if beat + ttls_ms.get(source, ttl_ms) > now_ms}
+            for source in dead:
+                self._ttls_ms.pop(source, None)
+                self._raws_ms.pop(source, None)
+                self._quiet.discard(source)
+
+    def _warn(self, kind: str, text: str) -> None:
+        if self._warnings[kind].due(time.monotonic()):
+            log.warning("%s", text)
