@@ -34,7 +34,7 @@ class Info(NamedTuple):
 
     def packed(self) -> str:
         """Return it as it stands in Redis."""
-        return " ".join(str(number) for number in self if number is not None)
+        return f"{self[0]} {self[1]}" if self[2] is None else f"{self[0]} {self[1]} {self[2]}"
 
     @classmethod
     def parse(cls, text: bytes) -> Info:
@@ -187,26 +187,20 @@ class Keyspace:
             RetriableError: some may not have been written; writing all of them again is safe.
             ConnectError: the server refuses for good.
         """
-        sent: list[tuple[Sequence[str], bool]] = []
+        sent: list[tuple[Sequence[str], int]] = []
         with self._connection.faults():
-            for public, members, sources in self._packed(beats):
-                self._connection.send(members + public)
-                sent.append((sources, bool(public)))
-            moved, occupied = 0, set[str]()
-            refused: Exception | None = None
-            for sources, public_too in sent:
-                replies = self._connection.replies(1 + len(sources) * public_too)
-                if isinstance(replies[0], Exception):
-                    refused = replies[0]  # the rest of the replies is still to be read
-                else:
-                    moved += replies[0]
-                for source, reply in zip(sources, replies[1:], strict=False):
-                    if is_wrong_type(reply):
-                        occupied.add(source)
-                    elif isinstance(reply, Exception):
-                        refused = reply
-            if refused is not None:
-                raised(refused)
+            for group, pack_sets in ((beats.alive, _pack_sets), (beats.new, _pack_new_sets), (beats.expired, None)):
+                for sources in _chunks(group):
+                    times = [group[source] for source in sources]
+                    deadlines = _deadlines(sources, times, beats)
+                    keys = _words(sources)
+                    members = [word for pair in zip(_numbers(deadlines), keys, strict=True) for word in pair]
+                    sets = pack_sets(keys, times, deadlines) if pack_sets else ""
+                    self._connection.send(_bytes(_command("ZADD", self.deadlines, ("GT", "CH"), members) + sets))
+                    sent.append((sources, len(sources) if sets else 0))
+            outcomes = [(sources, self._connection.replies(1 + sets)) for sources, sets in sent]
+            moved = sum(raised(replies[0]) for _, replies in outcomes)
+            occupied = {source for sources, replies in outcomes for source in _occupied(sources, replies)}
         return Written(moved, frozenset(occupied))
 
     def restore(self, sources: Sequence[str], ttls_ms: Mapping[str, int], ttl_ms: int, now_ms: int) -> dict[str, int]:
@@ -246,7 +240,11 @@ class Keyspace:
     def write_infos(self, infos: Mapping[str, Info]) -> None:
         """Keep these."""
         for chunk in _chunks(infos):
-            self._connection.call("HSET", self.info, *(word for source in chunk for word in (source, infos[source].packed())))
+            values = _words([infos[source].packed() for source in chunk])
+            words = [word for pair in zip(_words(chunk), values, strict=True) for word in pair]
+            with self._connection.faults():
+                self._connection.send(_bytes(_command("HSET", self.info, (), words)))
+                raised(self._connection.replies(1)[0])
 
     def retime(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: Info) -> dict[str, tuple[int, int]]:
         """Move deadlines of sources whose ttl is another now. Return (deadline, ttl) as they stand then, by source."""
@@ -295,29 +293,57 @@ class Keyspace:
     def _script(self, text: str, keys: Sequence[str], *words: Argument) -> tuple[Argument, ...]:
         return ("EVAL", text, len(keys), *keys, *words)
 
-    def _packed(self, beats: Beats) -> Iterator[tuple[bytes, bytes, Sequence[str]]]:
-        """Yield (SETs, ZADD, sources) by chunks. By hand: redis-py's pipeline costs twenty times as much per key."""
-        for group, how in ((beats.alive, _SET), (beats.new, _SET_NEW), (beats.expired, None)):
-            for chunk in _chunks(group):
-                sets: list[str] = []
-                members: list[str] = []
-                for source in chunk:
-                    beat = group[source]
-                    deadline = beat + (beats.ttls_ms.get(source, beats.ttl_ms) if beats.ttls_ms else beats.ttl_ms)
-                    key = f"${len(source) if source.isascii() else len(_bytes(source))}\r\n{source}\r\n"
-                    until = f"${len(str(deadline))}\r\n{deadline}\r\n"
-                    members.append(until + key)
-                    if how is not None:
-                        sets.append(how.format(key, len(str(beat)), beat, until))
-                head = (
-                    f"*{4 + 2 * len(chunk)}\r\n$4\r\nZADD\r\n${len(_bytes(self.deadlines))}\r\n{self.deadlines}\r\n$2\r\nGT\r\n$2\r\nCH\r\n"
-                )
-                yield _bytes("".join(sets)), _bytes(head + "".join(members)), chunk
+
+# Packed by hand, as text, and encoded once: redis-py's pipeline costs twenty times as much per key.
 
 
-_SET: Final = "*5\r\n$3\r\nSET\r\n{}${}\r\n{}\r\n$4\r\nPXAT\r\n{}"
-_SET_NEW: Final = "*6\r\n$3\r\nSET\r\n{}${}\r\n{}\r\n$4\r\nPXAT\r\n{}$3\r\nGET\r\n"
-"""With GET the server refuses to overwrite another type of value: an application's key of the same name."""
+def _command(name: str, key: str, options: Sequence[str], words: Sequence[str]) -> str:
+    head = "".join(_words((name, key, *options)))
+    return f"*{2 + len(options) + len(words)}\r\n{head}{''.join(words)}"
+
+
+def _words(texts: Iterable[str]) -> list[str]:
+    return [f"${len(text) if text.isascii() else len(_bytes(text))}\r\n{text}\r\n" for text in texts]
+
+
+def _numbers(numbers: Iterable[int]) -> list[str]:
+    return [f"$13\r\n{n}\r\n" if _THIRTEEN_DIGITS <= n < 10 * _THIRTEEN_DIGITS else f"${len(str(n))}\r\n{n}\r\n" for n in numbers]
+
+
+_THIRTEEN_DIGITS: Final = 10**12
+
+
+def _pack_sets(keys: Sequence[str], times: Sequence[int], deadlines: Sequence[int]) -> str:
+    rows = zip(keys, _numbers(times), _numbers(deadlines), strict=True)
+    return "".join([f"*5\r\n$3\r\nSET\r\n{key}{at}$4\r\nPXAT\r\n{until}" for key, at, until in rows])
+
+
+def _pack_new_sets(keys: Sequence[str], times: Sequence[int], deadlines: Sequence[int]) -> str:
+    """With GET the server refuses to overwrite another type of value: an application's key of the same name."""
+    rows = zip(keys, _numbers(times), _numbers(deadlines), strict=True)
+    return "".join([f"*6\r\n$3\r\nSET\r\n{key}{at}$4\r\nPXAT\r\n{until}$3\r\nGET\r\n" for key, at, until in rows])
+
+
+def _deadlines(sources: Sequence[str], times: Sequence[int], beats: Beats) -> list[int]:
+    ttl_ms, ttls_ms = beats.ttl_ms, beats.ttls_ms
+    if not ttls_ms:
+        return [at + ttl_ms for at in times]
+    return [at + ttls_ms.get(source, ttl_ms) for source, at in zip(sources, times, strict=True)]
+
+
+def _occupied(sources: Sequence[str], replies: Sequence[Any]) -> list[str]:
+    """Return the sources whose public key holds another type of value; ``replies`` begin with another command's.
+
+    Raises:
+        redis.ResponseError: the server refused for another reason.
+    """
+    if replies.count(b"OK") + replies.count(None) == len(replies) - 1:
+        return []
+    occupied = [source for source, reply in zip(sources, replies[1:], strict=False) if is_wrong_type(reply)]
+    for reply in replies[1:]:
+        if not is_wrong_type(reply):
+            raised(reply)
+    return occupied
 
 
 def _chunks(sources: Iterable[str]) -> Iterator[list[str]]:
