@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from heartbeat import logs
 from heartbeat.connect.api import Batch, Message, TopicPartition
 from heartbeat.connect.converters import Converter
+from heartbeat.connect.meters import RecordErrors
 from heartbeat.errors import ConnectError, DataError
 
 log = logging.getLogger(__name__)
@@ -66,16 +67,26 @@ class Pending:
         )
 
 
-class Conversion:
-    """The converters of one task and its tolerance. ``skipped`` counts the records given up."""
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
-    def __init__(self, task: str, key: Converter, value: Converter, tolerance: Tolerance) -> None:
+
+class Conversion:
+    """The converters of one task and its tolerance. ``errors`` counts the records given up; it is replaced, never changed."""
+
+    def __init__(self, task: str, key: Converter, value: Converter, tolerance: Tolerance, *, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._task = task
         self._key = key
         self._value = value
         self._tolerance = tolerance
-        self.skipped = 0
+        self._clock_ms = clock_ms
+        self.errors = RecordErrors()
         self._skip_log = logs.Every(_SKIP_LOG_S)
+
+    @property
+    def skipped(self) -> int:
+        """How many records were skipped."""
+        return self.errors.skipped
 
     def convert(self, messages: Sequence[Message], next_offsets: Mapping[TopicPartition, int]) -> Pending:
         """Run the converters that can fail, once per record.
@@ -106,9 +117,9 @@ class Conversion:
         Raises:
             ConnectError: ``errors.tolerance`` is ``none``.
         """
+        self.errors = self.errors.rejected(skipped=self._tolerance.skip, now_ms=self._clock_ms())
         if not self._tolerance.skip:
             raise ConnectError("Tolerance exceeded in error handler") from error
-        self.skipped += 1
         if self._skip_log.due(time.monotonic()):
             log.warning(
                 "Task %s has skipped %d record(s) that could not be used (errors.tolerance=all), the last in %s-%d at offset %d: %s",
@@ -131,6 +142,7 @@ class Conversion:
             return converter.convert(data)
         except DataError as error:
             if self._tolerance.log_failures:
+                self.errors = replace(self.errors, logged=self.errors.logged + 1)
                 log.error("%s", self._describe(stage, converter, message), exc_info=error)
             raise
 
