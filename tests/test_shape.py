@@ -29,6 +29,7 @@ ALLOWED = {
     "httptools": set[str](),
     "hiredis": set[str](),
     "javaproperties": {"connect/worker_config.py", "connect/connector_files.py"},
+    "prometheus_client": {"connect/metrics.py"},
     "redis": {"beats/connection.py"},
     "starlette": {"connect/rest.py", "connect/app.py"},
     "uvicorn": {"connect/rest.py", "connect/app.py"},

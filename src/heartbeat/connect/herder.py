@@ -22,7 +22,7 @@ from heartbeat.connect.plugins import Plugins
 from heartbeat.connect.requests import Config, CreateRequest
 from heartbeat.connect.store import ConnectorRecord, Store, TargetState
 from heartbeat.connect.task import State, TaskId, TaskStatus
-from heartbeat.connect.worker import Worker
+from heartbeat.connect.worker import Worker, WorkerReading
 from heartbeat.errors import AlreadyExists, BadRequest, Conflict, ConnectError, HeartbeatError, NotFound, RequestTimeout
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,10 @@ class Herder:
             return self.status(task.connector).tasks[task]
         except (NotFound, KeyError):
             raise NotFound(f"No status found for task {task}") from None
+
+    def reading(self) -> WorkerReading:
+        """Return what the tasks of this worker have done, in figures."""
+        return self._worker.reading()
 
     def active_topics(self, name: str) -> list[str]:
         """Return the topics a connector has had records of; none for an unknown connector."""
@@ -341,6 +345,7 @@ class Herder:
             self._worker.start(spec, paused=paused)
         except (HeartbeatError, RuntimeError) as error:  # wrong settings of the worker for a converter; no thread left
             log.error("Connector %s cannot start", task.connector, exc_info=error)
+            self._worker.note_failed_start()
             self._failures[task.connector] = logs.format_trace(error)
 
     def _apply(self, record: ConnectorRecord) -> ConnectorRecord:

@@ -25,6 +25,7 @@ from heartbeat.connect.connector_keys import KAFKA_VERSION
 from heartbeat.connect.group_offsets import GroupOffsets
 from heartbeat.connect.herder import Herder
 from heartbeat.connect.kafka_admin import Admin
+from heartbeat.connect.metrics import CONTENT_TYPE, WorkerMetrics
 from heartbeat.connect.store import TargetState
 from heartbeat.connect.task import TaskId
 from heartbeat.connect.worker_config import WorkerConfig
@@ -79,6 +80,7 @@ class Rest:
     def __init__(self, herder: Herder, offsets: GroupOffsets, admin: Admin, config: WorkerConfig, worker_id: str) -> None:
         self.ready = False
         self._herder = herder
+        self._metrics = WorkerMetrics(herder)
         self._offsets = offsets
         self._admin = admin
         self._config = config
@@ -96,6 +98,7 @@ class Rest:
         connector, task, plugin = "/connectors/{name}", "/connectors/{name}/tasks/{task}", "/connector-plugins/{plugin}/config"
         return [
             ("GET", "/", self.server_info),
+            ("GET", "/metrics", self.metrics),
             ("GET", "/connectors", self.connectors),
             ("POST", "/connectors", self.create),
             ("GET", connector, self.info),
@@ -125,6 +128,10 @@ class Rest:
         """GET /."""
         cluster = self._admin.cluster_id(_CLUSTER_ID_TIMEOUT_S)
         return json_reply({"version": KAFKA_VERSION, "commit": __version__, "kafka_cluster_id": cluster})
+
+    def metrics(self, call: Call) -> Response:
+        """GET /metrics: ours, beside Connect's endpoints, in Prometheus' text format."""
+        return Response(self._metrics.page(), media_type=CONTENT_TYPE)
 
     async def health(self, _request: Request) -> Response:
         """GET /health (KIP-1017). Not in the thread pool: it must answer when every thread waits for a verb that hangs."""

@@ -1,23 +1,68 @@
-"""The tasks that run in this process, by id: start, pause, stop with a deadline, snapshot."""
+"""The tasks that run in this process, by id: start, pause, stop with a deadline, snapshot, reading."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from heartbeat.connect.api import Measure
+from heartbeat.connect.meters import Reading, RecordErrors
 from heartbeat.connect.task import TaskId, TaskRunner, TaskSpec, TaskStatus
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Startups:
+    """How the starts of tasks went; one that is under way is an attempt and nothing else yet."""
+
+    attempts: int = 0
+    successes: int = 0
+    failures: int = 0
+
+    def ended(self, started: bool | None) -> Startups:
+        """Return this with the outcome of one attempt, if it is known."""
+        return replace(self, successes=self.successes + (started is True), failures=self.failures + (started is False))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReading:
+    """The figures of a task. ``measures`` asks the plugin for its own, and may raise whatever a plugin raises."""
+
+    meters: Reading
+    errors: RecordErrors
+    measures: Callable[[], Sequence[Measure]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReading:
+    """The figures of every task, and how starts went since the worker was made."""
+
+    tasks: Mapping[TaskId, TaskReading]
+    startups: Startups
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """The runners, and the starts of those that are gone. One value, or a reader could count a start twice, or not at all."""
+
+    runners: Mapping[TaskId, TaskRunner]
+    startups: Startups
+
+
 class Worker:
-    """Called by one thread at a time (the herder's writer); ``snapshot`` may be called by any."""
+    """Called by one thread at a time (the herder's writer); ``snapshot`` and ``reading`` may be called by any."""
 
     def __init__(self, graceful_timeout_s: float) -> None:
         self._graceful_timeout_s = graceful_timeout_s
-        self._runners: Mapping[TaskId, TaskRunner] = {}
+        self._tasks = _Tasks({}, Startups())
         self._retired: dict[str, frozenset[str]] = {}
+
+    @property
+    def _runners(self) -> Mapping[TaskId, TaskRunner]:
+        return self._tasks.runners
 
     def start(self, spec: TaskSpec, *, paused: bool) -> None:
         """Start a task that is not running.
@@ -29,7 +74,13 @@ class Worker:
             raise RuntimeError(f"Task {spec.id} is running already")
         runner = TaskRunner(spec, paused=paused)
         runner.start()
-        self._runners = {**self._runners, spec.id: runner}
+        startups = self._tasks.startups
+        self._tasks = _Tasks({**self._runners, spec.id: runner}, replace(startups, attempts=startups.attempts + 1))
+
+    def note_failed_start(self) -> None:
+        """Count a task that could not even be built or given a thread."""
+        startups = self._tasks.startups
+        self._tasks = replace(self._tasks, startups=replace(startups, attempts=startups.attempts + 1).ended(started=False))
 
     def set_paused(self, task: TaskId, *, paused: bool) -> None:
         """Pause or resume a task; one that is so already, or has failed, stays as it is."""
@@ -53,9 +104,11 @@ class Worker:
             log.warning(
                 "Did not stop in time and were abandoned; what they had not committed will be applied again: %s", ", ".join(map(str, late))
             )
+        startups = self._tasks.startups
         for task, runner in stopping.items():
             self._retired[task.connector] = self._retired.get(task.connector, frozenset()) | runner.topics
-        self._runners = {task: runner for task, runner in self._runners.items() if task not in stopping}
+            startups = startups.ended(runner.meters.started)
+        self._tasks = _Tasks({task: runner for task, runner in self._runners.items() if task not in stopping}, startups)
         return not late
 
     def running(self) -> dict[TaskId, Mapping[str, str]]:
@@ -77,3 +130,12 @@ class Worker:
     def snapshot(self) -> dict[TaskId, TaskStatus]:
         """Return the status of every task."""
         return {task: runner.status for task, runner in self._runners.items()}
+
+    def reading(self) -> WorkerReading:
+        """Return the figures of every task; a failed one keeps its own until it is stopped."""
+        tasks, readings = self._tasks, dict[TaskId, TaskReading]()
+        startups = tasks.startups
+        for task, runner in tasks.runners.items():
+            readings[task] = TaskReading(runner.meters.reading(), runner.spec.feed.conversion.errors, runner.measures)
+            startups = startups.ended(runner.meters.started)
+        return WorkerReading(readings, startups)
