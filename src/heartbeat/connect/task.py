@@ -12,9 +12,10 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from heartbeat import logs
-from heartbeat.connect.api import SinkTask, Subscription, TaskContext, TopicPartition
+from heartbeat.connect.api import Measure, SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Pending
 from heartbeat.connect.kafka import Membership
+from heartbeat.connect.meters import Meters
 from heartbeat.connect.offsets import Progress
 from heartbeat.connect.opening import Consumer as OpeningConsumer
 from heartbeat.connect.opening import Opening, backoff_s
@@ -117,6 +118,7 @@ class TaskRunner:
 
     def __init__(self, spec: TaskSpec, *, paused: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self.status = TaskStatus(State.UNASSIGNED)
+        self.meters = Meters(clock)
         self._spec = spec
         self._clock = clock
         self._paused = paused
@@ -148,6 +150,10 @@ class TaskRunner:
     def spec(self) -> TaskSpec:
         """What this task was built from."""
         return self._spec
+
+    def measures(self) -> Sequence[Measure]:
+        """Return the plugin's own figures: none before it has started."""
+        return self._task.measures() if self.meters.started else ()
 
     def start(self) -> None:
         """Start the thread."""
@@ -255,7 +261,8 @@ class TaskRunner:
         longest_s = POLL_S if self._consumer.assigned else _JOINING_POLL_S
         retry_in_s = self._retry_at_s - now if self._failures else longest_s
         delivery = self._consumer.poll(min(longest_s, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
-        self._progress.committed(self._consumer.take_committed())
+        self.meters.read(delivery.messages, delivery.next_offsets, self._consumer.assigned)
+        self._note_committed()
         kept = self._kept()
         self._progress.follow(self._consumer.assigned)
         self._pending = kept.joined(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
@@ -287,6 +294,7 @@ class TaskRunner:
             return  # with the next turn what is kept of the batch is put again
         except RetriableError as error:
             self._failures += 1
+            self.meters.retried()
             wait_s = error.retry_after_s or backoff_s(self._failures, random.random())
             self._retry_at_s = self._clock() + wait_s
             self._consumer.pause()
@@ -298,6 +306,7 @@ class TaskRunner:
             self._failures = 0
             self._retry_at_s = 0.0
             self._follow_target()
+        self.meters.put(self._clock() - now, len(self._pending.messages))
         self._opening.went_well()
         self._note_topics()
         self._progress.apply(self._pending.next_offsets)
@@ -362,18 +371,26 @@ class TaskRunner:
         offsets = self._committable()
         if offsets:
             self._consumer.commit(offsets)
+            self.meters.commit_sent(offsets)
+
+    def _note_committed(self) -> None:
+        committed = self._consumer.take_committed()
+        self._progress.committed(committed)
+        self.meters.committed(committed, in_flight=self._consumer.commit_in_flight_s() is not None)
 
     def _leave(self) -> None:
         """Commit what is applied, then leave the group: in this order, or the next owner applies it again."""
         for _ in range(2):  # the commit that may be in flight, then the rest
             self._consumer.wait_for_commit(_STOP_COMMIT_S)
-            self._progress.committed(self._consumer.take_committed())
+            self._note_committed()
             offsets = self._committable()
             if not offsets:
                 break
             self._consumer.commit(offsets)
+            self.meters.commit_sent(offsets)
         # Whatever is still not acknowledged, close() sends once more: leaving revokes, and a revocation commits.
         self._consumer.close()
 
     def _set_status(self, state: State, trace: str | None = None) -> None:
         self.status = TaskStatus(state, trace, self.status.topics)
+        self.meters.entered(state.value)
