@@ -14,7 +14,7 @@ import confluent_kafka as ck
 import pytest
 from tests.fakes import PATIENCE_S, FakeClock, FakeMessage, eventually
 
-from heartbeat.connect import kafka, kafka_admin
+from heartbeat.connect import kafka_admin
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.kafka import Membership, SinkConsumer
 from heartbeat.connect.kafka import Sender as KafkaSender

@@ -5,7 +5,7 @@ All times are epoch ms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -79,17 +79,16 @@ def _newest_with_ttls(names: Sequence[Any], stamps: Sequence[int], latest_ms: in
     return found
 
 
-def alive_and_expired(
-    beats: Iterable[tuple[str, int]], ttl_ms: int, ttls_ms: Mapping[str, int], now_ms: int
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Split beats by whether their deadline is still ahead."""
-    oldest = now_ms - ttl_ms
+def alive_and_expired(beats: dict[str, int], ttl_ms: int, ttls_ms: Mapping[str, int], now_ms: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Split beats (at least one) by whether their deadline is still ahead; what is alive is ``beats`` itself if all are."""
     if not ttls_ms:
-        pairs = list(beats)
-        expired = {source: beat for source, beat in pairs if beat <= oldest}
-        return {source: beat for source, beat in pairs if beat > oldest} if expired else dict(pairs), expired
+        oldest = now_ms - ttl_ms
+        if min(beats.values()) > oldest:
+            return beats, {}
+        expired = {source: beat for source, beat in beats.items() if beat <= oldest}
+        return {source: beat for source, beat in beats.items() if beat > oldest}, expired
     alive: dict[str, int] = {}
     expired = {}
-    for source, beat in beats:
+    for source, beat in beats.items():
         (alive if beat + ttls_ms.get(source, ttl_ms) > now_ms else expired)[source] = beat
     return alive, expired

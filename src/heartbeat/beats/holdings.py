@@ -57,6 +57,7 @@ class Holdings:
     def __init__(self, keyspace: Keyspace, asking: Logs, clock: Clock, rules: Rules) -> None:
         self.held: Mapping[TopicPartition, Held] = {}
         self.claims: dict[str, int] = {}
+        self.previous_ttl_ms = rules.ttl_ms
         self._keyspace = keyspace
         self._logs = asking
         self._clock = clock
@@ -77,8 +78,10 @@ class Holdings:
         """
         token = secrets.token_hex(8)
         partitions = sorted(committed)
-        claimed = self._keyspace.claim(self._rules.config, token, partitions)
+        claimed = self._keyspace.claim(self._rules.config, self._rules.ttl_ms, token, partitions)
         self._clock.told(claimed.redis_ms)
+        if claimed.previous_ttl_ms != self._rules.ttl_ms:
+            self.previous_ttl_ms = claimed.previous_ttl_ms
         if claimed.dropped:
             log.warning(
                 "Topics or redis.key are others than before: the index is built anew, from the last %d s", self._rules.horizon_ms // 1000

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from heartbeat.beats import scripts
+from heartbeat.beats import packing, scripts
 from heartbeat.beats.connection import Argument, Connection, is_wrong_type, pack, raised
 from heartbeat.connect.api import TopicPartition
 
@@ -54,9 +54,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim found. ``dropped`` tells that the index was another configuration's and is gone."""
+    """What a claim found. ``dropped`` tells that the index was another configuration's and is gone.
+
+    ``previous_ttl_ms`` is what the last claim gave as everybody's ttl.
+    """
 
     dropped: bool
+    previous_ttl_ms: int
     redis_ms: int
     topics: Mapping[str, int]
     partitions: Mapping[TopicPartition, Stored]
@@ -126,15 +130,17 @@ class Keyspace:
 
     # Partitions
 
-    def claim(self, config: str, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
+    def claim(self, config: str, ttl_ms: int, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
         """Take partitions over: whoever had them before is refused from now on. ``config`` names what the index is of."""
         names = [_name(partition) for partition in partitions]
         _, reply = self._connection.calls(
-            ("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, config, token, *names)
+            ("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, config, ttl_ms, token, *names)
         )
-        dropped, time, topics, found = reply
+        dropped, previous_ttl_ms, time, topics, found = reply
         stored = {partition: Stored(*map(_integer, values)) for partition, values in zip(partitions, found, strict=True)}
-        return Claimed(bool(dropped), _ms(time), msgspec.json.decode(topics, type=dict[str, int]) if topics else {}, stored)
+        return Claimed(
+            bool(dropped), int(previous_ttl_ms), _ms(time), msgspec.json.decode(topics, type=dict[str, int]) if topics else {}, stored
+        )
 
     def begin(self, token: str, starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]) -> bool:
         """Store where claimed partitions start. Return whether the claim still holds."""
@@ -187,20 +193,15 @@ class Keyspace:
             RetriableError: some may not have been written; writing all of them again is safe.
             ConnectError: the server refuses for good.
         """
-        sent: list[tuple[Sequence[str], int]] = []
+        sent: list[tuple[packing.Pairs, int]] = []
         with self._connection.faults():
-            for group, pack_sets in ((beats.alive, _pack_sets), (beats.new, _pack_new_sets), (beats.expired, None)):
-                for sources in _chunks(group):
-                    times = [group[source] for source in sources]
-                    deadlines = _deadlines(sources, times, beats)
-                    keys = _words(sources)
-                    members = [word for pair in zip(_numbers(deadlines), keys, strict=True) for word in pair]
-                    sets = pack_sets(keys, times, deadlines) if pack_sets else ""
-                    self._connection.send(_bytes(_command("ZADD", self.deadlines, ("GT", "CH"), members) + sets))
-                    sent.append((sources, len(sources) if sets else 0))
-            outcomes = [(sources, self._connection.replies(1 + sets)) for sources, sets in sent]
+            for group, refusing in ((beats.alive, False), (beats.new, True), (beats.expired, None)):
+                for pairs in _chunks(group.items()):
+                    self._connection.send(packing.beats(self.deadlines, pairs, beats.ttl_ms, beats.ttls_ms, refusing=refusing))
+                    sent.append((pairs, 0 if refusing is None else len(pairs)))
+            outcomes = [(pairs, self._connection.replies(1 + sets)) for pairs, sets in sent]
             moved = sum(raised(replies[0]) for _, replies in outcomes)
-            occupied = {source for sources, replies in outcomes for source in _occupied(sources, replies)}
+            occupied = {source for pairs, replies in outcomes for source in _occupied(pairs, replies)}
         return Written(moved, frozenset(occupied))
 
     def restore(self, sources: Sequence[str], ttls_ms: Mapping[str, int], ttl_ms: int, now_ms: int) -> dict[str, int]:
@@ -240,10 +241,8 @@ class Keyspace:
     def write_infos(self, infos: Mapping[str, Info]) -> None:
         """Keep these."""
         for chunk in _chunks(infos):
-            values = _words([infos[source].packed() for source in chunk])
-            words = [word for pair in zip(_words(chunk), values, strict=True) for word in pair]
             with self._connection.faults():
-                self._connection.send(_bytes(_command("HSET", self.info, (), words)))
+                self._connection.send(packing.command("HSET", self.info, ((source, infos[source].packed()) for source in chunk)))
                 raised(self._connection.replies(1)[0])
 
     def retime(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: Info) -> dict[str, tuple[int, int]]:
@@ -294,44 +293,7 @@ class Keyspace:
         return ("EVAL", text, len(keys), *keys, *words)
 
 
-# Packed by hand, as text, and encoded once: redis-py's pipeline costs twenty times as much per key.
-
-
-def _command(name: str, key: str, options: Sequence[str], words: Sequence[str]) -> str:
-    head = "".join(_words((name, key, *options)))
-    return f"*{2 + len(options) + len(words)}\r\n{head}{''.join(words)}"
-
-
-def _words(texts: Iterable[str]) -> list[str]:
-    return [f"${len(text) if text.isascii() else len(_bytes(text))}\r\n{text}\r\n" for text in texts]
-
-
-def _numbers(numbers: Iterable[int]) -> list[str]:
-    return [f"$13\r\n{n}\r\n" if _THIRTEEN_DIGITS <= n < 10 * _THIRTEEN_DIGITS else f"${len(str(n))}\r\n{n}\r\n" for n in numbers]
-
-
-_THIRTEEN_DIGITS: Final = 10**12
-
-
-def _pack_sets(keys: Sequence[str], times: Sequence[int], deadlines: Sequence[int]) -> str:
-    rows = zip(keys, _numbers(times), _numbers(deadlines), strict=True)
-    return "".join([f"*5\r\n$3\r\nSET\r\n{key}{at}$4\r\nPXAT\r\n{until}" for key, at, until in rows])
-
-
-def _pack_new_sets(keys: Sequence[str], times: Sequence[int], deadlines: Sequence[int]) -> str:
-    """With GET the server refuses to overwrite another type of value: an application's key of the same name."""
-    rows = zip(keys, _numbers(times), _numbers(deadlines), strict=True)
-    return "".join([f"*6\r\n$3\r\nSET\r\n{key}{at}$4\r\nPXAT\r\n{until}$3\r\nGET\r\n" for key, at, until in rows])
-
-
-def _deadlines(sources: Sequence[str], times: Sequence[int], beats: Beats) -> list[int]:
-    ttl_ms, ttls_ms = beats.ttl_ms, beats.ttls_ms
-    if not ttls_ms:
-        return [at + ttl_ms for at in times]
-    return [at + ttls_ms.get(source, ttl_ms) for source, at in zip(sources, times, strict=True)]
-
-
-def _occupied(sources: Sequence[str], replies: Sequence[Any]) -> list[str]:
+def _occupied(pairs: packing.Pairs, replies: Sequence[Any]) -> list[str]:
     """Return the sources whose public key holds another type of value; ``replies`` begin with another command's.
 
     Raises:
@@ -339,21 +301,20 @@ def _occupied(sources: Sequence[str], replies: Sequence[Any]) -> list[str]:
     """
     if replies.count(b"OK") + replies.count(None) == len(replies) - 1:
         return []
-    occupied = [source for source, reply in zip(sources, replies[1:], strict=False) if is_wrong_type(reply)]
+    occupied = [source for (source, _), reply in zip(pairs, replies[1:], strict=False) if is_wrong_type(reply)]
     for reply in replies[1:]:
         if not is_wrong_type(reply):
             raised(reply)
     return occupied
 
 
-def _chunks(sources: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(sources)
+T = TypeVar("T")
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
     while chunk := list(islice(rest, _CHUNK)):
         yield chunk
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # as templates made names of binary keys
 
 
 def _name(partition: TopicPartition) -> str:

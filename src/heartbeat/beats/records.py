@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from heartbeat.beats import signals
 from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest, lifted, newest_by_source, with_timestamps
 from heartbeat.beats.proof import Sight
 from heartbeat.beats.signals import Marks, Order, Signal
-from heartbeat.beats.template import Template, Unfillable, fault
+from heartbeat.beats.template import Template, Unfillable, fault, faults
 from heartbeat.connect.api import Batch, TopicPartition
 
 
@@ -119,9 +119,8 @@ def _signals(batch: Batch, names: Sequence[Any], stamps: Sequence[int], said: _S
 
 def _unfillable(names: Sequence[Any], newest: Newest) -> list[tuple[int, Unfillable]]:
     """Take names that may not be used out of ``newest``; return the records that have them, or none, by index."""
-    faults = {name: why for name in {**newest.beats, **newest.ahead} if (why := fault(name)) is not None}
-    for name in faults:
+    wrong = faults(newest.beats) | faults(newest.ahead)
+    for name in wrong:
         newest.beats.pop(name, None)
         newest.ahead.pop(name, None)
-    every: Callable[[Any], Unfillable | None] = faults.get
-    return [(index, why) for index, name in enumerate(names) if (why := every(name)) is not None] if faults else []
+    return [(index, wrong[name]) for index, name in enumerate(names) if name in wrong] if wrong else []

@@ -8,21 +8,22 @@ from __future__ import annotations
 from typing import Final
 
 CLAIM: Final = """
--- KEYS: proof, then the rest of the index. ARGV: config, token, partitions.
+-- KEYS: proof, then the rest of the index. ARGV: config, everybody's ttl, token, partitions.
 -- An index of other topics or another template is dropped: it would be a mass of sources that nobody beats for any more.
 local config, dropped = redis.call('HGET', KEYS[1], 'config'), 0
 if config and config ~= ARGV[1] then
   redis.call('UNLINK', unpack(KEYS))
   dropped = 1
 end
-redis.call('HSET', KEYS[1], 'config', ARGV[1])
+local ttl = redis.call('HGET', KEYS[1], 'ttl') or ARGV[2]
+redis.call('HSET', KEYS[1], 'config', ARGV[1], 'ttl', ARGV[2])
 local found = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local p = ARGV[i]
-  found[i - 2] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch')
-  redis.call('HSET', KEYS[1], p .. '/token', ARGV[2])
+  found[i - 3] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch')
+  redis.call('HSET', KEYS[1], p .. '/token', ARGV[3])
 end
-return {dropped, redis.call('TIME'), redis.call('HGET', KEYS[1], 'partitions'), found}
+return {dropped, ttl, redis.call('TIME'), redis.call('HGET', KEYS[1], 'partitions'), found}
 """
 
 BEGIN: Final = """

@@ -136,6 +136,7 @@ class Rules:
     """Where a partition starts of which nothing is stored. ``config`` names what the index is of."""
 
     config: str
+    ttl_ms: int
     horizon_ms: int
     offset_reset: str | None = None
     replays: bool = True
@@ -169,6 +170,7 @@ class Settings:
         of = json.encode([sorted(subscription.topics), subscription.pattern, template_text])
         return Rules(
             config=hashlib.sha256(of).hexdigest()[:16],
+            ttl_ms=self.limits.ttl_ms,
             horizon_ms=self.limits.horizon_ms,
             offset_reset=context.offset_reset,
             replays=not self.reading.processing_time,

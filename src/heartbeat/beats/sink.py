@@ -24,6 +24,8 @@ log = logging.getLogger("com.example.RedisHeartbeatSinkTask")
 """The original's logger: people search for this line."""
 
 _SUCCESS_EVERY_S: Final = 1.0
+_QUIET: Final = 1_000
+"""Records in a batch: with fewer, there is time for what is only good to know."""
 
 
 class HeartbeatSink(SinkTask):
@@ -70,8 +72,9 @@ class HeartbeatSink(SinkTask):
 
     def open(self, committed: Mapping[TopicPartition, Committed | None]) -> Mapping[TopicPartition, int]:
         """Claim the partitions: start where this very Redis has them, or at the horizon where it has nothing."""
-        self._sources.forget()
-        return self._holdings.open(committed)
+        starts = self._holdings.open(committed)
+        self._sources.forget(self._holdings.previous_ttl_ms)
+        return starts
 
     def close(self, partitions: Collection[TopicPartition]) -> None:
         """Let go of partitions."""
@@ -87,6 +90,8 @@ class HeartbeatSink(SinkTask):
         self._holdings.look()
         if len(batch):
             self._apply(batch)
+        if len(batch) < _QUIET:
+            self._sources.introduce()
         reply = self._holdings.advance(batch.next_offsets)
         if reply is not None:
             self._sources.advanced(reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _PRUNE_EVERY_MS: Final = 60_000
 _WARN_EVERY_S: Final = 60.0
+_INTRODUCED_AT_ONCE: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Sources:
         self._ttls_ms: dict[str, int] = {}
         self._raws_ms: dict[str, int] = {}
         self._quiet: set[str] = set()
+        self._strangers: list[str] = []
+        self._previous_ttl_ms = limits.ttl_ms
         self._next_prune_ms = 0
         self._warnings = {field.name: logs.Every(_WARN_EVERY_S) for field in fields(Counts)}
 
@@ -59,9 +62,13 @@ class Sources:
         """Return how many sources this task remembers."""
         return len(self._known)
 
-    def forget(self) -> None:
-        """Trust nothing that was written before: this may be another Redis than it was."""
-        self._known, self._ttls_ms, self._raws_ms, self._quiet = {}, {}, {}, set()
+    def forget(self, previous_ttl_ms: int) -> None:
+        """Trust nothing that was written before: this may be another Redis than it was.
+
+        ``previous_ttl_ms`` is what deadlines were made with of which nothing else is known.
+        """
+        self._known, self._ttls_ms, self._raws_ms, self._quiet, self._strangers = {}, {}, {}, set(), []
+        self._previous_ttl_ms = previous_ttl_ms
         self.indexed, self._gone = None, 1
 
     def advanced(self, reply: Advanced) -> None:
@@ -75,8 +82,10 @@ class Sources:
             RetriableError, ConnectError: as ``Keyspace`` does.
         """
         raws = self._believe(newest, now_ms) if newest.ahead else {}
-        known = self._known.get
-        fresh = {source: beat for source, beat in newest.beats.items() if beat > known(source, -1)}
+        fresh = newest.beats
+        if not self._known.keys().isdisjoint(fresh):
+            known = self._known.get
+            fresh = {source: beat for source, beat in fresh.items() if beat > known(source, -1)}
         if fresh and self._gone:
             fresh = self._not_gone(fresh)
         if fresh:
@@ -85,6 +94,14 @@ class Sources:
             self._remember_raws(raws)
         if now_ms >= self._next_prune_ms:
             self._prune(now_ms)
+
+    def introduce(self) -> None:
+        """Keep when sources were first seen, some at a time: nobody waits for it, so it waits for everybody."""
+        some, self._strangers = self._strangers[:_INTRODUCED_AT_ONCE], self._strangers[_INTRODUCED_AT_ONCE:]
+        if some:
+            ttl_ms = self._limits.ttl_ms
+            known = {source: self._known[source] for source in some if source in self._known}
+            self._keyspace.write_infos({source: Info(beat, self._ttls_ms.get(source, ttl_ms)) for source, beat in known.items()})
 
     def signal(self, signals: Iterable[Signal], now_ms: int) -> None:
         """Keep what producers say beyond being alive."""
@@ -141,33 +158,42 @@ class Sources:
         return {source: beat for source, beat in beats.items() if beat > gone.get(source, -1)}
 
     def _write(self, fresh: dict[str, int], ttls_ms: Mapping[str, int], now_ms: int) -> None:
-        unknown = [source for source in fresh if source not in self._known]
+        unknown: Collection[str] = fresh.keys()
+        if not self._known.keys().isdisjoint(fresh):
+            unknown = [source for source in fresh if source not in self._known]
         first_seen = self._look_up(unknown)
         if first_seen and (self.indexed or 0) + len(first_seen) > self._limits.most:
-            first_seen, fresh = self._fit(first_seen, fresh, now_ms)
-        default = self._limits.ttl_ms
-        retimed = self._changed_ttls(fresh, ttls_ms, set(first_seen)) if self._ttls_ms or ttls_ms else {}
+            first_seen, fresh = self._fit(list(first_seen), fresh, now_ms)
+        retimed = self._changed_ttls(fresh, ttls_ms, first_seen) if self._ttls_ms or ttls_ms else {}
         plain = {source: beat for source, beat in fresh.items() if source not in retimed} if retimed else fresh
+        own_ttls = {source: ttl for source, ttl in ttls_ms.items() if source in plain} if ttls_ms else {}
         if plain:
-            self._write_plain(plain, {source: ttl for source, ttl in ttls_ms.items() if source in plain}, set(unknown), now_ms)
+            self._write_plain(plain, own_ttls, unknown, now_ms)
         if first_seen:
-            self._keyspace.write_infos({source: Info(fresh[source], ttls_ms.get(source, default)) for source in first_seen})
-            self._ttls_ms |= {source: ttls_ms[source] for source in first_seen if ttls_ms.get(source, default) != default}
+            self._strangers.extend(first_seen)
+            default = self._limits.ttl_ms
+            own = {source: ttl for source, ttl in own_ttls.items() if ttl != default and source in set(first_seen)} if own_ttls else {}
+            if own:
+                self._keyspace.write_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
+                self._ttls_ms |= own
         if retimed:
             self._retime(fresh, retimed, now_ms)
         self.counts.applied += len(fresh)
 
-    def _look_up(self, unknown: list[str]) -> list[str]:
+    def _look_up(self, unknown: Collection[str]) -> Collection[str]:
         """Return which of these sources nobody has seen before, having learnt what is kept of the others."""
         if not unknown or (self.indexed is not None and len(self._known) >= self.indexed):
             return unknown  # the index holds nothing that we do not know
-        infos = self._keyspace.read_infos(unknown)
-        for source, info in infos.items():
-            if info.ttl_ms != self._limits.ttl_ms:
-                self._ttls_ms[source] = info.ttl_ms
-        return [source for source in unknown if source not in infos]
+        infos, default = self._keyspace.read_infos(unknown), self._limits.ttl_ms
+        self._ttls_ms |= {source: info.ttl_ms for source, info in infos.items() if info.ttl_ms != default}
+        strangers = [source for source in unknown if source not in infos]
+        if self._previous_ttl_ms != default:
+            # Of whom nothing is kept the deadline, if there is one, was made with the ttl of before.
+            self._ttls_ms |= dict.fromkeys(strangers, self._previous_ttl_ms)
+            return ()
+        return strangers
 
-    def _fit(self, first_seen: list[str], fresh: dict[str, int], now_ms: int) -> tuple[list[str], dict[str, int]]:
+    def _fit(self, first_seen: list[str], fresh: dict[str, int], now_ms: int) -> tuple[Collection[str], dict[str, int]]:
         """Make room for new sources at the bound: the longest dead go; those that still find none are refused, the known live on."""
         over = (self.indexed or 0) + len(first_seen) - self._limits.most
         made = self._keyspace.make_room(over, now_ms)
@@ -178,25 +204,29 @@ class Sources:
             self._warn("refused", f"{len(refused)} new source(s) refused: there are {self._limits.most:,} already (heartbeat.sources.max)")
         return [source for source in first_seen if source not in refused], {s: beat for s, beat in fresh.items() if s not in refused}
 
-    def _changed_ttls(self, fresh: Mapping[str, int], ttls_ms: Mapping[str, int], first_seen: set[str]) -> dict[str, int]:
+    def _changed_ttls(self, fresh: Mapping[str, int], ttls_ms: Mapping[str, int], first_seen: Collection[str]) -> dict[str, int]:
         """Return the new ttl of those sources that have one, other than the one their deadline was made with."""
         default, had = self._limits.ttl_ms, self._ttls_ms
-        candidates = (fresh.keys() & (had.keys() | ttls_ms.keys())) - first_seen
+        candidates = (fresh.keys() & (had.keys() | ttls_ms.keys())) - set(first_seen)
         return {s: ttls_ms.get(s, default) for s in candidates if ttls_ms.get(s, default) != had.get(s, default)}
 
-    def _write_plain(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: set[str], now_ms: int) -> None:
+    def _write_plain(self, beats: dict[str, int], ttls_ms: Mapping[str, int], unknown: Collection[str], now_ms: int) -> None:
         ttl_ms = self._limits.ttl_ms
-        alive, expired = alive_and_expired(beats.items(), ttl_ms, ttls_ms, now_ms)
+        alive, expired = alive_and_expired(beats, ttl_ms, {**self._ttls_ms, **ttls_ms} if ttls_ms or self._ttls_ms else {}, now_ms)
         new: dict[str, int] = {}
-        if unknown:
-            new = alive if len(unknown) == len(beats) else {source: beat for source, beat in alive.items() if source in unknown}
-            alive = {source: beat for source, beat in alive.items() if source not in new}
-        written = self._keyspace.write(Beats(ttl_ms, alive, new, expired, ttls_ms))
+        if len(unknown) == len(beats):
+            alive, new = {}, alive
+        elif unknown:
+            strange = set(unknown)
+            new = {source: beat for source, beat in alive.items() if source in strange}
+            alive = {source: beat for source, beat in alive.items() if source not in strange}
+        every_ttl = {**self._ttls_ms, **ttls_ms} if self._ttls_ms else ttls_ms
+        written = self._keyspace.write(Beats(ttl_ms, alive, new, expired, every_ttl))
         self._known.update(beats)
         if written.moved < len(beats):
             # Somebody has written something newer: a replay, or another task was ahead. The index knows; make the keys say so.
             self.counts.stale += len(beats) - written.moved
-            self._known.update(self._keyspace.restore([*alive, *new], {**self._ttls_ms, **ttls_ms}, ttl_ms, now_ms))
+            self._known.update(self._keyspace.restore([*alive, *new], every_ttl, ttl_ms, now_ms))
         if written.occupied:
             self.counts.occupied += len(written.occupied)
             for source in written.occupied:
@@ -210,7 +240,7 @@ class Sources:
 
     def _retime(self, fresh: Mapping[str, int], retimed: Mapping[str, int], now_ms: int) -> None:
         default = self._limits.ttl_ms
-        stands = self._keyspace.retime({source: fresh[source] for source in retimed}, retimed, Info(now_ms, default))
+        stands = self._keyspace.retime({source: fresh[source] for source in retimed}, retimed, Info(now_ms, self._previous_ttl_ms))
         for source, (deadline, ttl_ms) in stands.items():
             self._known[source] = deadline - ttl_ms
             if ttl_ms == default:

@@ -34,7 +34,7 @@ class Columns(Protocol):
     def values(self) -> list[Any]: ...
     def topics(self) -> list[str]: ...
     def partitions(self) -> list[int]: ...
-    def headers(self) -> list[list[tuple[str, bytes | None]]]: ...
+    def headers(self) -> list[list[tuple[str, bytes | None]] | None]: ...
 
 
 Name = str | Unfillable
@@ -96,7 +96,7 @@ def _placeholder(whole: str, inner: str) -> _Fill:
     if inner in _SIMPLE:
         return _SIMPLE[inner]
     if kind == "header" and rest:
-        return lambda batch: [_header(rest, headers) for headers in batch.headers()]
+        return lambda batch: [_header(rest, headers or ()) for headers in batch.headers()]
     if re.match(r"value[.\[]", inner):
         path = _path(inner.removeprefix("value"))
         if path:
@@ -159,6 +159,13 @@ def _joined(values: Sequence[Any]) -> Name:
         return "".join(values)
     except TypeError:
         return next(value for value in values if isinstance(value, Unfillable))
+
+
+def faults(names: Iterable[Any]) -> dict[Any, Unfillable]:
+    """Return why some of these names may not be used."""
+    # First what cannot be wrong is let through at once: names are many, and wrong ones few.
+    suspects = [n for n in names if n.__class__ is not str or not n or len(n) > LONGEST_NAME // 4 or n.startswith(RESERVED)]
+    return {name: why for name in suspects if (why := fault(name)) is not None}
 
 
 def fault(name: Name) -> Unfillable | None:

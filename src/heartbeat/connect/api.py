@@ -101,9 +101,9 @@ class Batch:
         """
         self._reject(self._messages[index], error)
 
-    def headers(self) -> list[list[tuple[str, bytes | None]]]:
-        """Return the raw headers, an empty list where a record has none."""
-        return [message.headers() or [] for message in self._messages]
+    def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
+        """Return the raw headers, None where a record has none."""
+        return [message.headers() for message in self._messages]
 
     def __iter__(self) -> Iterator[Record]:
         for message, key, value in zip(self._messages, self.keys(), self.values(), strict=True):

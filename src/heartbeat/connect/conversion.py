@@ -130,10 +130,10 @@ class Conversion:
         """Return the columns a plugin sees."""
 
         def keys() -> list[Any]:
-            return [self._key.convert(m.key()) for m in pending.messages] if pending.keys is None else list(pending.keys)
+            return self._key.convert_all([m.key() for m in pending.messages]) if pending.keys is None else list(pending.keys)
 
         def values() -> list[Any]:
-            return [self._value.convert(m.value()) for m in pending.messages] if pending.values is None else list(pending.values)
+            return self._value.convert_all([m.value() for m in pending.messages]) if pending.values is None else list(pending.values)
 
         return Batch(pending.messages, (keys, values), pending.next_offsets, self.reject)
 

@@ -24,13 +24,14 @@ Convert = Callable[[bytes | None], Any]
 
 
 class Converter(Protocol):
-    """A configured converter. ``can_fail`` false: it may be applied lazily, column-wise, after the batch is formed."""
+    """A configured converter. Where it cannot fail it is applied lazily, column-wise, after the batch is formed."""
 
     @property
     def java_class(self) -> str: ...
     @property
     def can_fail(self) -> bool: ...
     def convert(self, data: bytes | None) -> Any: ...
+    def convert_all(self, column: list[bytes | None]) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class ConverterPlugin:
 
 # --- String ---------------------------------------------------------------------------------------------------------
 
+_DECODE: Final[Callable[[Any], str]] = bytes.decode
 _NOT_CHARACTER_SETS: Final = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 """Codecs of Python's that decode to text but are no character sets: they can fail, or warn, on any input."""
 
@@ -74,6 +76,15 @@ class StringConverter:
         if self.marks and not data.startswith(self.marks):
             return data.decode(self.codec + "-be", "replace")
         return data.decode(self.codec, "replace")
+
+    def convert_all(self, column: list[bytes | None]) -> list[str | None]:
+        """Decode a column: at once where all of it is there and well-formed, as nearly always."""
+        if self.codec == "utf-8":
+            try:
+                return list(map(_DECODE, column))  # None is a TypeError
+            except (TypeError, UnicodeDecodeError):
+                pass
+        return [self.convert(data) for data in column]
 
 
 def _codec(encoding: str) -> str | None:
@@ -110,6 +121,10 @@ class ByteArrayConverter:
     def convert(self, data: bytes | None) -> bytes | None:
         """Return ``data``."""
         return data
+
+    def convert_all(self, column: list[bytes | None]) -> list[bytes | None]:
+        """Return the column."""
+        return column
 
 
 # --- Json -----------------------------------------------------------------------------------------------------------
@@ -164,6 +179,10 @@ class JsonConverter:
 
         self._schemas_enable = schemas_enable
         self._compiled = compiled
+
+    def convert_all(self, column: list[bytes | None]) -> list[Any]:
+        """Decode a column."""
+        return [self.convert(data) for data in column]
 
     def convert(self, data: bytes | None) -> Any:
         """Decode; null stays null, and so do empty bytes where no envelope is required.
