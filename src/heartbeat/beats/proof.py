@@ -27,8 +27,8 @@ class Sample:
 class Answer:
     """An end offset (high watermark, read_uncommitted), with what was known when it was asked for.
 
-    ``time_ms`` was taken before the question was sent; ``applied`` is what had been applied by then; ``epoch`` is the
-    leader's, -1 where the broker does not say.
+    ``time_ms`` was taken before the question was sent; ``applied`` is how far the log was known to reach by then: what had
+    been applied, delivered, or seen as its end (``Sight.reached``); ``epoch`` is the leader's, -1 where the broker does not say.
     """
 
     time_ms: int
@@ -54,6 +54,12 @@ class Sight:
     def resumed(cls, applied: int, since_ms: int, until_ms: int, epoch: int) -> Sight:
         """Go on where a stored sight ended; if the next sample comes too late for that, it shows as a gap."""
         return cls(applied, since_ms, until_ms, epoch, taken_ms=until_ms)
+
+    @property
+    def reached(self) -> int:
+        """How far the log is known to reach: under lag, what was applied alone would not show that it was made anew."""
+        newest = self.waiting or self.held
+        return self.applied if newest is None else max(self.applied, newest.end)
 
     def answered(self, answer: Answer) -> Sight:
         """Take a sample. Answers may come late and out of order: one to a question older than the last one taken says nothing new."""
