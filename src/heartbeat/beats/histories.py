@@ -1,0 +1,270 @@
+"""Many sources' histories, out of records by columns, in whatever order partitions and producers bring them. Pure.
+
+Beats wait here until what could come before them has been read, are sorted, and only then told to their source's history. What
+waits is bounded: some half a million times, of ten minutes at most, of less where beats are dense. What comes later than that
+is counted as late. Sources beyond ``MOST_SOURCES`` are left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Any, Final, Protocol
+
+from heartbeat.beats.beat import ALLOWED_SKEW_MS
+from heartbeat.beats.history import BYE, History, Rule, Summary
+from heartbeat.beats.template import Columns, Name, Template, Unfillable
+from heartbeat.errors import DataError
+
+MOST_SOURCES: Final = 1_000_000
+MOST_WAITING: Final = 500_000
+"""Beat times. Half of them may stay after settling, at four times as many everything is settled."""
+TTL_HEADER: Final = "hb-ttl"
+STATUS_HEADER: Final = "hb-status"
+STATUSES: Final = (b"ok", b"start", b"fail", b"bye")
+
+_LONGEST_WAIT_MS: Final = 600_000
+_SHORTEST_WAIT_MS: Final = 1_000
+_PLACEHOLDER: Final = re.compile(r"\$\{(\w+)")
+
+Headers = Sequence[tuple[str, bytes | None]] | None
+Convert = Callable[[bytes | None], Any]
+
+
+class Records(Columns, Protocol):
+    """What is read: a template's columns, and others as they came."""
+
+    def timestamps_ms(self) -> list[int]: ...
+    def raw_keys(self) -> list[bytes | None]: ...
+    def raw_headers(self) -> Sequence[Headers]: ...
+    def nulls(self) -> list[bool]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How records are understood. ``most_ttl_ms`` bounds a beat's own ttl; ``null_is_bye``: a null value is a goodbye."""
+
+    template: Template
+    key: Convert
+    most_ttl_ms: int
+    null_is_bye: bool
+    since_ms: int
+    now_ms: int
+
+
+@dataclass(slots=True)
+class Skipped:
+    """What was read and told no history, or not as it stood: by reason, in records (``headers``: in headers)."""
+
+    unnamed: Counter[str] = field(default_factory=Counter)
+    beyond: int = 0
+    timeless: int = 0
+    before: int = 0
+    future: int = 0
+    headers: int = 0
+
+
+class _Source:
+    __slots__ = ("history", "marks", "waiting")
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.waiting: list[int] = []
+        self.marks: dict[int, int] = {}
+
+    def mark(self, stamp: int, mark: int) -> None:
+        if self.marks.get(stamp) != BYE:
+            self.marks[stamp] = mark
+
+    def settle(self, until_ms: int | None, rule: Rule) -> int:
+        """Tell the history what is not after ``until_ms``; return how many that were."""
+        waiting = self.waiting
+        waiting.sort()
+        ready = len(waiting) if until_ms is None else bisect_right(waiting, until_ms)
+        if ready:
+            stamps, marks = waiting[:ready], self.marks
+            del waiting[:ready]
+            self.history.settle(stamps, marks, rule)
+            if marks:
+                self.marks = {stamp: mark for stamp, mark in marks.items() if stamp > stamps[-1]}
+        return ready
+
+
+class _Appends(dict[Any, Callable[[int], None]]):
+    """Where the times of a key, or of a name, go. A dictionary, so that the hot path meets Python once per key and not once per record."""
+
+    def __init__(self, find: Callable[[Any], _Source | None]) -> None:
+        self._find = find
+
+    def __missing__(self, token: Any) -> Callable[[int], None]:
+        source = self._find(token)
+        if source is None:
+            return _drop  # and not remembered: nobody bounds how many of these there are
+        append = self[token] = source.waiting.append
+        return append
+
+
+def _drop(_: int) -> None:
+    pass
+
+
+class Histories:
+    """All sources of a log. ``add`` what is read, ``settle`` when ``full``, ``finish`` at its end."""
+
+    def __init__(self, reading: Reading, rule: Rule, *, most_sources: int = MOST_SOURCES, most_waiting: int = MOST_WAITING) -> None:
+        self.skipped = Skipped()
+        self.waiting = 0
+        self._reading = reading
+        self._rule = rule
+        self._most_sources = most_sources
+        self._sources: dict[str, _Source] = {}
+        self._by_key = set(_PLACEHOLDER.findall(reading.template.text)) == {"key"}
+        self._appends = _Appends(lambda token: self._source_of(token, self.skipped))
+        self._wait_ms = _LONGEST_WAIT_MS
+        self._most_waiting = most_waiting
+        self._full_at = most_waiting
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to settle."""
+        return self.waiting >= self._full_at
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more waits after settling than should: partitions are far apart in time."""
+        return self.waiting > self._most_waiting // 2
+
+    def add(self, records: Records) -> None:
+        """Take records in the order of their partitions."""
+        stamps = records.timestamps_ms()
+        tokens: Sequence[Any]
+        constant = self._reading.template.constant
+        if constant is not None:
+            tokens = [constant] * len(stamps)
+        else:
+            tokens = records.raw_keys() if self._by_key else self._reading.template.names(records)
+        if stamps and max(stamps) > self._reading.now_ms + ALLOWED_SKEW_MS:
+            stamps = self._clamped(stamps)
+        marks = self._marks(records)
+        if stamps and min(stamps) < self._reading.since_ms:
+            chosen = self._chosen(stamps)
+            tokens, stamps = list(compress(tokens, chosen)), list(compress(stamps, chosen))
+            marks = list(compress(marks, chosen)) if marks else marks
+        for token, stamp, mark in zip(tokens, stamps, marks, strict=True) if marks else ():
+            if mark is not None:
+                self._mark(token, stamp, mark)
+        for append, stamp in zip(map(self._appends.__getitem__, tokens), stamps, strict=True):
+            append(stamp)
+        self.waiting += len(stamps)
+
+    def settle(self, until_ms: int) -> None:
+        """Settle what lies well before ``until_ms``, the time that all partitions have reached."""
+        self._settle(until_ms - self._wait_ms)
+        while self.crowded and self._wait_ms:
+            self._wait_ms = self._wait_ms // 2 if self._wait_ms > _SHORTEST_WAIT_MS else 0
+            self._settle(until_ms - self._wait_ms)
+        if self.waiting > 4 * self._most_waiting:  # times that make no sense, or partitions that cannot be held back: memory comes first
+            self._settle(None)
+        self._full_at = self.waiting + self._most_waiting // 2
+
+    def finish(self, until_ms: int) -> Iterator[Summary]:
+        """Settle everything and return each source that had a beat, given the moment at which the log was found to end there."""
+        self._settle(None)
+        for name, source in self._sources.items():
+            if source.history.beats or source.history.byes:
+                yield source.history.summary(name, self._rule, until_ms)
+
+    def _settle(self, until_ms: int | None) -> None:
+        self.waiting = 0
+        for source in self._sources.values():
+            if source.waiting:
+                source.settle(until_ms, self._rule)
+                self.waiting += len(source.waiting)
+
+    def _chosen(self, stamps: list[int]) -> list[bool]:
+        since = self._reading.since_ms
+        chosen = [stamp >= since for stamp in stamps]
+        timeless = sum(stamp < 0 for stamp in stamps)
+        self.skipped.timeless += timeless
+        self.skipped.before += chosen.count(False) - timeless
+        return chosen
+
+    def _clamped(self, stamps: list[int]) -> list[int]:
+        latest = self._reading.now_ms + ALLOWED_SKEW_MS
+        self.skipped.future += sum(stamp > latest for stamp in stamps)
+        return [min(stamp, latest) for stamp in stamps]
+
+    def _marks(self, records: Records) -> list[int | None] | None:
+        """Return a mark or None for each record, or None if there are no marks at all, which is the usual case."""
+        headers = records.raw_headers()
+        marks = [self._mark_of(given) if given else None for given in headers] if any(headers) else None
+        if self._reading.null_is_bye and any(nulls := records.nulls()):
+            marks = [BYE if null else mark for null, mark in zip(nulls, marks or [None] * len(nulls), strict=True)]
+        return marks
+
+    def _mark_of(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
+        known = {name: value for name, value in headers if name in {TTL_HEADER, STATUS_HEADER}}
+        mark = None
+        if TTL_HEADER in known:
+            text = known[TTL_HEADER] or b""
+            if text.isdigit() and len(text) < 12 and int(text):
+                mark = min(int(text) * 1000, self._reading.most_ttl_ms)
+            else:
+                self.skipped.headers += 1
+        status = known.get(STATUS_HEADER, b"ok")
+        if status not in STATUSES:
+            self.skipped.headers += 1
+        return BYE if status == b"bye" else mark
+
+    def _mark(self, token: Any, stamp: int, mark: int) -> None:
+        source = self._source_of(token, Skipped())  # what has no source is counted where its time goes
+        if source is not None:
+            source.mark(stamp, mark)
+
+    def _source_of(self, token: Any, skipped: Skipped) -> _Source | None:
+        name = self._name_of(token) if self._by_key else token
+        if isinstance(name, Unfillable):
+            skipped.unnamed[str(name)] += 1
+            return None
+        source = self._sources.get(name)
+        if source is None:
+            if len(self._sources) >= self._most_sources:
+                skipped.beyond += 1
+                return None
+            source = self._sources[name] = _Source()
+        return source
+
+    def _name_of(self, key: bytes | None) -> Name:
+        try:
+            return self._reading.template.names(_OneKey(self._reading.key(key)))[0]
+        except DataError as error:
+            return Unfillable(f"the key does not decode: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class _OneKey:
+    """The columns of one record, for a template that asks for its key only."""
+
+    key: Any
+
+    def __len__(self) -> int:
+        return 1
+
+    def keys(self) -> list[Any]:
+        return [self.key]
+
+    def values(self) -> list[Any]:
+        return [None]
+
+    def topics(self) -> list[str]:
+        return [""]
+
+    def partitions(self) -> list[int]:
+        return [0]
+
+    def headers(self) -> list[list[tuple[str, bytes | None]]]:
+        return [[]]
