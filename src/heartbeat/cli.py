@@ -78,6 +78,54 @@ def send(bootstrap_server: str | None, topic: str, key: str | None, text: str) -
     print(f"Sent {value!r} to {topic}, partition {partition}, offset {offset}")
 
 
+@cli.command()
+@click.option("--bootstrap-server", help="The broker to begin with.  [default: the running demo's, else 127.0.0.1:9092]")
+@click.option("--topic", "topics", multiple=True, help="The topic to read; may be given again.")
+@click.option("--key", help="What names a record's source, as redis.key does.  [default: ${key}]")
+@click.option("--ttl", type=click.IntRange(1, 2**31 - 1), help="Seconds after the last beat at which the key would expire.  [default: 60]")
+@click.option("--grace", default=5.0, show_default=True, type=click.FloatRange(0, 1e9), help="Seconds from there to DOWN.")
+@click.option(
+    "--connector", type=click.Path(path_type=Path), help="A connector's file: its topics, redis.key and redis.ttl are the defaults."
+)
+@click.option("--client-config", type=click.Path(path_type=Path), help="Properties of the Kafka client, in Java's names.")
+@click.option("--since", help="Read no records older than this: 90s, 15m, 1h30m, 7d.  [default: all there are]")
+@click.option(
+    "--top", type=click.IntRange(1), help="How many sources to show, those with most DOWNs first.  [default: 20; with --json all]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything for a program.")
+def backtest(  # one parameter per option is click's way
+    bootstrap_server: str | None,
+    topics: tuple[str, ...],
+    key: str | None,
+    ttl: int | None,
+    grace: float,
+    connector: Path | None,
+    client_config: Path | None,
+    since: str | None,
+    top: int | None,
+    as_json: bool,
+) -> None:
+    """Tell what a ttl would have done to the beats that topics still hold: gaps, DOWNs, the smallest ttl. Writes nothing."""
+    from heartbeat import backtest as root
+    from heartbeat.embedded import state
+
+    running = state.read()
+    request = root.Request(
+        topics=topics,
+        default_bootstrap=running.kafka if running else "127.0.0.1:9092",
+        bootstrap=bootstrap_server,
+        key=key,
+        ttl_s=ttl,
+        grace_s=grace,
+        connector=connector,
+        client_config=client_config,
+        since=since,
+        top=top,
+        json=as_json,
+    )
+    click.echo(root.run(request), nl=False)
+
+
 # Options of the command sent, such as the -1 of LRANGE, are not ours: everything after the first word is passed on.
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]})
 @click.option("-h", "host", help="[default: the running demo's, else 127.0.0.1]")
