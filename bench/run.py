@@ -14,6 +14,7 @@ import redis
 from tests.real.parts import kafka_4_1, redis_server
 
 from bench import machine, results
+from bench.backtest import backtest
 from bench.catch_up import catch_up
 from bench.cold_start import cold_start
 from bench.compose import compose
@@ -32,6 +33,7 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "latency": latency,
     "cold-start": cold_start,
     "catch-up": catch_up,
+    "backtest": backtest,
     "fresh-clone": fresh_clone,
     "compose": compose,
 }
