@@ -78,6 +78,16 @@ def run(request: Request) -> str:
     plan = _plan(request)
     now_ms = time.time_ns() // 1_000_000
     since_ms = None if request.since is None else max(0, now_ms - _duration_s(request.since) * 1000)
+    with _uncollected():
+        outcome = _outcome(plan, now_ms, since_ms)
+        if not outcome.summaries:
+            raise ConnectError(f"No record of {', '.join(plan.topics)} could be taken as a beat: {_why(outcome, request.since)}")
+        if request.json:
+            return history_report.as_json(outcome, request.top)
+        return history_report.as_text(outcome, request.top or _TOP)
+
+
+def _outcome(plan: _Plan, now_ms: int, since_ms: int | None) -> history_report.Outcome:
     reading = Reading(plan.template, plan.key.convert, plan.most_ttl_ms, plan.null_is_bye, since_ms or 0, now_ms)
     histories = Histories(reading, plan.rule)
     reader = LogReader(plan.client, plan.key.convert, plan.value.convert)
@@ -85,7 +95,7 @@ def run(request: Request) -> str:
         records = look_back(reader, plan.topics, since_ms, histories)
     finally:
         reader.close()
-    outcome = history_report.Outcome(
+    return history_report.Outcome(
         topics=plan.topics,
         template=plan.template.text,
         rule=plan.rule,
@@ -95,11 +105,6 @@ def run(request: Request) -> str:
         skipped=histories.skipped,
         summaries=list(histories.finish(now_ms)),
     )
-    if not outcome.summaries:
-        raise ConnectError(f"No record of {', '.join(plan.topics)} could be taken as a beat: {_why(outcome, request.since)}")
-    if request.json:
-        return history_report.as_json(outcome, request.top)
-    return history_report.as_text(outcome, request.top or _TOP)
 
 
 def look_back(reader: LogReader, topics: Sequence[str], since_ms: int | None, histories: Histories) -> int:
@@ -107,7 +112,7 @@ def look_back(reader: LogReader, topics: Sequence[str], since_ms: int | None, hi
     spans = reader.spans(topics, since_ms)
     total = sum(span.end - span.start for span in spans.values())
     read = 0
-    with _uncollected(), _progress(total) as tell:
+    with _progress(total) as tell:
         for records in reader.read(spans):
             histories.add(records)
             read += len(records)

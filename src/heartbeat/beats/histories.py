@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any, Final, Protocol
@@ -29,6 +29,8 @@ STATUSES: Final = (b"ok", b"start", b"fail", b"bye")
 
 _LONGEST_WAIT_MS: Final = 600_000
 _SHORTEST_WAIT_MS: Final = 1_000
+_UNMARKED: Final[Mapping[int, int]] = {}
+_MOST_REMEMBERED: Final = 10_000
 _PLACEHOLDER: Final = re.compile(r"\$\{(\w+)")
 
 Headers = Sequence[tuple[str, bytes | None]] | None
@@ -74,10 +76,12 @@ class _Source:
     def __init__(self) -> None:
         self.history = History()
         self.waiting: list[int] = []
-        self.marks: dict[int, int] = {}
+        self.marks: dict[int, int] | None = None
 
     def mark(self, stamp: int, mark: int) -> None:
-        if self.marks.get(stamp) != BYE:
+        if self.marks is None:
+            self.marks = {stamp: mark}
+        elif self.marks.get(stamp) != BYE:
             self.marks[stamp] = mark
 
     def settle(self, until_ms: int | None, rule: Rule) -> int:
@@ -88,9 +92,9 @@ class _Source:
         if ready:
             stamps, marks = waiting[:ready], self.marks
             del waiting[:ready]
-            self.history.settle(stamps, marks, rule)
+            self.history.settle(stamps, marks or _UNMARKED, rule)
             if marks:
-                self.marks = {stamp: mark for stamp, mark in marks.items() if stamp > stamps[-1]}
+                self.marks = {stamp: mark for stamp, mark in marks.items() if stamp > stamps[-1]} or None
         return ready
 
 
@@ -124,6 +128,8 @@ class Histories:
         self._sources: dict[str, _Source] = {}
         self._by_key = set(_PLACEHOLDER.findall(reading.template.text)) == {"key"}
         self._appends = _Appends(lambda token: self._source_of(token, self.skipped))
+        self._marked: dict[Any, _Source] = {}
+        self._understood: dict[tuple[tuple[str, bytes | None], ...], tuple[int | None, int]] = {}
         self._wait_ms = _LONGEST_WAIT_MS
         self._most_waiting = most_waiting
         self._full_at = most_waiting
@@ -207,23 +213,23 @@ class Histories:
         return marks
 
     def _mark_of(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
-        known = {name: value for name, value in headers if name in {TTL_HEADER, STATUS_HEADER}}
-        mark = None
-        if TTL_HEADER in known:
-            text = known[TTL_HEADER] or b""
-            if text.isdigit() and len(text) < 12 and int(text):
-                mark = min(int(text) * 1000, self._reading.most_ttl_ms)
-            else:
-                self.skipped.headers += 1
-        status = known.get(STATUS_HEADER, b"ok")
-        if status not in STATUSES:
-            self.skipped.headers += 1
-        return BYE if status == b"bye" else mark
+        same = tuple(headers)
+        if same not in self._understood:
+            if len(self._understood) >= _MOST_REMEMBERED:
+                self._understood.clear()
+            self._understood[same] = understood(headers, self._reading.most_ttl_ms)
+        mark, unclear = self._understood[same]
+        self.skipped.headers += unclear
+        return mark
 
     def _mark(self, token: Any, stamp: int, mark: int) -> None:
-        source = self._source_of(token, Skipped())  # what has no source is counted where its time goes
-        if source is not None:
-            source.mark(stamp, mark)
+        source = self._marked.get(token)
+        if source is None:
+            source = self._source_of(token, Skipped())  # what has no source is counted where its time goes
+            if source is None:
+                return
+            self._marked[token] = source
+        source.mark(stamp, mark)
 
     def _source_of(self, token: Any, skipped: Skipped) -> _Source | None:
         name = self._name_of(token) if self._by_key else token
@@ -243,6 +249,20 @@ class Histories:
             return self._reading.template.names(_OneKey(self._reading.key(key)))[0]
         except DataError as error:
             return Unfillable(f"the key does not decode: {error}")
+
+
+def understood(headers: Sequence[tuple[str, bytes | None]], most_ttl_ms: int) -> tuple[int | None, int]:
+    """Return the mark that a record's headers are, None for none, and how many of them make no sense. The last of a name counts."""
+    known = {name: value for name, value in headers if name in {TTL_HEADER, STATUS_HEADER}}
+    mark, unclear = None, 0
+    if TTL_HEADER in known:
+        text = known[TTL_HEADER] or b""
+        if text.isdigit() and len(text) < 12 and int(text):
+            mark = min(int(text) * 1000, most_ttl_ms)
+        else:
+            unclear += 1
+    status = known.get(STATUS_HEADER, b"ok")
+    return BYE if status == b"bye" else mark, unclear + (status not in STATUSES)
 
 
 @dataclass(frozen=True, slots=True)

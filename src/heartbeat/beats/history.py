@@ -22,6 +22,7 @@ MOST_DOWNS: Final = 50
 
 _EXACT_GAPS: Final = 256
 _GRID_BITS: Final = 7
+_FEW: Final = 8
 _SHARES: Final = (0.5, 0.9, 0.99)
 
 
@@ -126,7 +127,7 @@ class History:
         self.last_ms: int | None = None
         self._gone = False
         self._allowed_ms = -1  # of the last beat; below zero: the rule's
-        self._gaps: Counter[int] = Counter()
+        self._gaps: dict[int, int] = {}
         self._grid_at = _EXACT_GAPS
         self._longest_ms = -1
         self._downs: list[Down] = []
@@ -225,7 +226,9 @@ class History:
         self._down_count -= 1
         gap = down.silence_ms if down.silence_ms in self._gaps else on_grid(down.silence_ms)
         if not down.by_bye and gap in self._gaps:
-            self._gaps -= Counter([gap])  # this drops what falls to zero
+            self._gaps[gap] -= 1
+            if not self._gaps[gap]:
+                del self._gaps[gap]
             if down.silence_ms == self._longest_ms:
                 self._longest_ms = max(self._gaps, default=-1)
 
@@ -240,17 +243,20 @@ class History:
         """Put gaps (at least one) into the histogram and return the longest of them."""
         longest = max(gaps)
         self._longest_ms = max(self._longest_ms, longest)
-        self._gaps.update(gaps)
-        if len(self._gaps) > self._grid_at:
+        counts = self._gaps
+        # Counting is worth its own dictionary where there is much to count.
+        for gap, times in Counter(gaps).items() if len(gaps) > _FEW else ((gap, 1) for gap in gaps):
+            counts[gap] = counts.get(gap, 0) + times
+        if len(counts) > self._grid_at:
             coarse: Counter[int] = Counter()
-            for gap, times in self._gaps.items():
+            for gap, times in counts.items():
                 coarse[on_grid(gap)] += times
-            self._gaps = coarse
+            self._gaps = dict(coarse)
             self._grid_at = len(coarse) + _EXACT_GAPS
         return longest
 
     def _quantiles(self) -> Gaps | None:
-        total = self._gaps.total()
+        total = sum(self._gaps.values())
         if not total:
             return None
         found: list[int] = []

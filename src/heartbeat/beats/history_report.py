@@ -59,9 +59,11 @@ def as_json(outcome: Outcome, top: int | None) -> str:
         "times_in_the_future": outcome.skipped.future,
         "headers_not_understood": outcome.skipped.headers,
         "total": _total(outcome.summaries),
-        "sources": [_source(one) for one in shown],
     }
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+    # A line for each source: it can be searched by line, and a million of them are never objects all at once.
+    sources = b",\n".join(msgspec.json.encode(_source(one)) for one in shown)
+    head = msgspec.json.format(msgspec.json.encode(found), indent=2).removesuffix(b"\n}")
+    return (head + b',\n  "sources": [\n' + sources + b"\n  ]\n}\n").decode()
 
 
 def _total(summaries: Sequence[Summary]) -> dict[str, Any]:
