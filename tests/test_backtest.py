@@ -166,6 +166,27 @@ def test_partitions_that_are_held_back_lose_nothing(broker: EmbeddedBroker) -> N
     assert summary.gaps.longest <= 150
 
 
+def test_partitions_held_back_are_read_when_the_one_waited_for_has_ended(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody says so again: there may be too little to sort until then."""
+    monkeypatch.setattr(log_reader, "_SILENCE_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(log_reader, "_MOST_RECORDS", 10)
+    broker.create_topic("held", 3)
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for number in range(300):
+        producer.produce("held", b"v", b"k", number % 3, timestamp=START + number)
+    assert producer.flush(DEADLINE_S) == 0
+    reader = LogReader({"bootstrap.servers": broker.bootstrap}, StringConverter().convert, StringConverter().convert)
+    try:
+        read = 0
+        for records in reader.read(reader.spans(["held"])):
+            if not read:
+                reader.wait_for_slowest(True)
+            read += len(records)
+        assert read == 300
+    finally:
+        reader.close()
+
+
 def test_what_is_appended_after_it_began_is_not_read(broker: EmbeddedBroker) -> None:
     broker.create_topic("growing")
     send(broker, "growing", [("a", START + number, {}, "v") for number in range(10)])

@@ -120,12 +120,12 @@ def test_partitions_far_apart_in_time_are_brought_together(kafka: Kafka) -> None
     """One source beats in three partitions of very different size; only a fraction of its beats may wait to be sorted."""
     topic = kafka.create_topic(unique("far-apart"), 3)
     start = now_ms() - 60 * MINUTE
-    sizes = (150_000, 15_000, 1_500)
+    sizes = (300_000, 30_000, 3_000)
     for partition, size in enumerate(sizes):
         send(kafka, topic, [("a", start + number * 1_500_000 // size) for number in range(size)], partition)
     text = StringConverter().convert
     reading = Reading(template.parse("one"), text, most_ttl_ms=MINUTE, null_is_bye=False, since_ms=0, now_ms=start + 60 * MINUTE)
-    many = Histories(reading, Rule(MINUTE, 0), most_waiting=5_000)
+    many = Histories(reading, Rule(MINUTE, 0), most_waiting=20_000)
     reader = LogReader({"bootstrap.servers": kafka.bootstrap}, text, text)
     try:
         assert backtest.look_back(reader, [topic], None, many) == sum(sizes)

@@ -242,6 +242,8 @@ class LogReader:
             del self._spans[partition]
         if partitions:
             self._consumer.pause([ck.TopicPartition(*partition) for partition in partitions])
+            if self._spans and self._held >= self._spans.keys():
+                self.wait_for_slowest(True)  # the one that was waited for has ended: the next in its place, or nothing comes any more
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
         try:
