@@ -19,8 +19,9 @@ from confluent_kafka import Producer
 from heartbeat import backtest
 from heartbeat.backtest import Request
 from heartbeat.beats import history_report, template
-from heartbeat.beats.histories import Histories, Reading
+from heartbeat.beats.histories import Histories, View
 from heartbeat.beats.history import Rule
+from heartbeat.beats.records import Reading
 from heartbeat.connect import log_reader
 from heartbeat.connect.converters import StringConverter
 from heartbeat.connect.log_reader import LogReader, Span
@@ -153,8 +154,8 @@ def test_partitions_that_are_held_back_lose_nothing(broker: EmbeddedBroker) -> N
             producer.produce("long", b"v", b"k", 1, timestamp=START + number * 100 + 50)
         producer.poll(0)
     assert producer.flush(DEADLINE_S) == 0
-    reading = Reading(template.parse("k"), StringConverter().convert, MINUTE, False, 0, START + 120 * MINUTE)
-    many = Histories(reading, Rule(MINUTE, 0), most_waiting=1000)
+    view = View(template.parse("k"), StringConverter().convert, Reading(MINUTE), 0, START + 120 * MINUTE)
+    many = Histories(view, Rule(MINUTE, 0), most_waiting=1000)
     reader = LogReader({"bootstrap.servers": broker.bootstrap}, StringConverter().convert, StringConverter().convert)
     try:
         assert backtest.look_back(reader, ["long"], None, many) == 22_000

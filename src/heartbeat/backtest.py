@@ -21,9 +21,9 @@ import javaproperties
 
 from heartbeat import logs
 from heartbeat.beats import history_report, template
-from heartbeat.beats.histories import Histories, Reading
+from heartbeat.beats.histories import Histories, View
 from heartbeat.beats.history import Rule
-from heartbeat.beats.sink import HeartbeatSink
+from heartbeat.beats.settings import KEYS, Settings
 from heartbeat.connect import client_properties, connector_files
 from heartbeat.connect.connector_config import OVERRIDE, converter_settings
 from heartbeat.connect.converters import Converter, StringConverter, find_converter
@@ -61,8 +61,7 @@ class _Plan:
     topics: tuple[str, ...]
     template: template.Template
     rule: Rule
-    most_ttl_ms: int
-    null_is_bye: bool
+    settings: Settings
     key: Converter
     value: Converter
     client: Mapping[str, str]
@@ -88,8 +87,8 @@ def run(request: Request) -> str:
 
 
 def _outcome(plan: _Plan, now_ms: int, since_ms: int | None) -> history_report.Outcome:
-    reading = Reading(plan.template, plan.key.convert, plan.most_ttl_ms, plan.null_is_bye, since_ms or 0, now_ms)
-    histories = Histories(reading, plan.rule)
+    view = View(plan.template, plan.key.convert, plan.settings.reading, since_ms or 0, now_ms)
+    histories = Histories(view, plan.rule, most_sources=plan.settings.limits.most)
     reader = LogReader(plan.client, plan.key.convert, plan.value.convert)
     try:
         records = look_back(reader, plan.topics, since_ms, histories)
@@ -169,7 +168,7 @@ def _why(outcome: history_report.Outcome, since: str | None) -> str:
 def _plan(request: Request) -> _Plan:
     try:
         given = {} if request.connector is None else connector_files.read(request.connector).config
-        settings: dict[str, Any] = {**given, **HeartbeatSink.CONFIG.load(given)}
+        config: dict[str, Any] = KEYS.load(given)
         client = _client(request, given)
     except InvalidConfig as error:
         raise UsageError("; ".join(error.errors)) from error
@@ -177,23 +176,21 @@ def _plan(request: Request) -> _Plan:
         raise UsageError(str(error)) from error
     if not math.isfinite(request.grace_s):
         raise UsageError(f"--grace {request.grace_s}: a number of seconds is needed")
-    ttl_s: int = request.ttl_s or settings["redis.ttl"]
-    most_ttl = str(settings.get("heartbeat.ttl.max") or ttl_s)
-    if not most_ttl.isdigit():
-        raise UsageError(f"heartbeat.ttl.max must be a number of seconds, not {most_ttl}")
-    key = request.key if request.key is not None else settings["redis.key"] if given else _DEFAULT_KEY
+    if request.ttl_s is not None:
+        config["redis.ttl"] = request.ttl_s
+    key = request.key if request.key is not None else config["redis.key"] if given else _DEFAULT_KEY
     try:
         parsed = template.parse(key)
     except ValueError as error:
         raise UsageError(f"--key {key}: {error}") from error
     if not key:
         raise UsageError("--key may not be empty")
+    settings = Settings.of(config)
     return _Plan(
         topics=_topics(request.topics, given),
         template=parsed,
-        rule=Rule(ttl_s * 1000, round(request.grace_s * 1000)),
-        most_ttl_ms=int(most_ttl) * 1000,
-        null_is_bye=settings.get("heartbeat.tombstone") == "bye",
+        rule=Rule(settings.limits.ttl_ms, round(request.grace_s * 1000)),
+        settings=settings,
         key=_converter("key", given),
         value=_converter("value", given),
         client=client,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from heartbeat.beats import template
 from heartbeat.beats.beat import ALLOWED_SKEW_MS
-from heartbeat.beats.histories import Histories, Reading
+from heartbeat.beats.histories import Histories, View
 from heartbeat.beats.history import Rule, Summary
+from heartbeat.beats.records import Reading
 from heartbeat.errors import DataError
 
 RULE = Rule(ttl_ms=60_000, grace_ms=5_000)
@@ -70,8 +71,8 @@ def rows(*records: tuple[str | None, float], headers: Sequence[tuple[str, bytes 
 
 
 def histories(key: str = "${key}", *, null_is_bye: bool = False, since_ms: int = 0, **bounds: int) -> Histories:
-    reading = Reading(template.parse(key), text, most_ttl_ms=90_000, null_is_bye=null_is_bye, since_ms=since_ms, now_ms=NOW)
-    return Histories(reading, RULE, **bounds)
+    view = View(template.parse(key), text, Reading(90_000, tombstones=null_is_bye), since_ms=since_ms, now_ms=NOW)
+    return Histories(view, RULE, **bounds)
 
 
 def finished(many: Histories, until_ms: int = 0) -> dict[str, Summary]:

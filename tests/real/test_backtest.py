@@ -11,9 +11,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from heartbeat import backtest
 from heartbeat.beats import template
-from heartbeat.beats.histories import Histories, Reading
+from heartbeat.beats.histories import Histories, View
 from heartbeat.beats.history import Rule
 from heartbeat.beats.history_report import utc
+from heartbeat.beats.records import Reading
 from heartbeat.connect.converters import StringConverter
 from heartbeat.connect.log_reader import LogReader
 
@@ -124,8 +125,8 @@ def test_partitions_far_apart_in_time_are_brought_together(kafka: Kafka) -> None
     for partition, size in enumerate(sizes):
         send(kafka, topic, [("a", start + number * 1_500_000 // size) for number in range(size)], partition)
     text = StringConverter().convert
-    reading = Reading(template.parse("one"), text, most_ttl_ms=MINUTE, null_is_bye=False, since_ms=0, now_ms=start + 60 * MINUTE)
-    many = Histories(reading, Rule(MINUTE, 0), most_waiting=20_000)
+    view = View(template.parse("one"), text, Reading(MINUTE), since_ms=0, now_ms=start + 60 * MINUTE)
+    many = Histories(view, Rule(MINUTE, 0), most_waiting=20_000)
     reader = LogReader({"bootstrap.servers": kafka.bootstrap}, text, text)
     try:
         assert backtest.look_back(reader, [topic], None, many) == sum(sizes)

@@ -2,7 +2,7 @@
 
 Beats wait here until what could come before them has been read, are sorted, and only then told to their source's history. What
 waits is bounded: some half a million times, of ten minutes at most, of less where beats are dense. What comes later than that
-is counted as late. Sources beyond ``MOST_SOURCES`` are left out and counted.
+is counted as late. Sources beyond ``most_sources`` are left out and counted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any, Final, Protocol
 
+from heartbeat.beats import signals
 from heartbeat.beats.beat import ALLOWED_SKEW_MS
 from heartbeat.beats.history import BYE, History, Rule, Summary
-from heartbeat.beats.template import Columns, Name, Template, Unfillable
+from heartbeat.beats.records import Reading
+from heartbeat.beats.template import Columns, Name, Template, Unfillable, fault
 from heartbeat.errors import DataError
 
-MOST_SOURCES: Final = 1_000_000
 MOST_WAITING: Final = 500_000
 """Beat times. Half of them may stay after settling, at four times as many everything is settled."""
-TTL_HEADER: Final = "hb-ttl"
-STATUS_HEADER: Final = "hb-status"
-STATUSES: Final = (b"ok", b"start", b"fail", b"bye")
 
 _LONGEST_WAIT_MS: Final = 600_000
 _SHORTEST_WAIT_MS: Final = 1_000
@@ -47,13 +45,12 @@ class Records(Columns, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How records are understood. ``most_ttl_ms`` bounds a beat's own ttl; ``null_is_bye``: a null value is a goodbye."""
+class View:
+    """How the log is looked at: what the sink would know, and from when on, seen at ``now_ms``. ``key`` converts a record's key."""
 
     template: Template
     key: Convert
-    most_ttl_ms: int
-    null_is_bye: bool
+    reading: Reading
     since_ms: int
     now_ms: int
 
@@ -119,17 +116,17 @@ def _drop(_: int) -> None:
 class Histories:
     """All sources of a log. ``add`` what is read, ``settle`` when ``full``, ``finish`` at its end."""
 
-    def __init__(self, reading: Reading, rule: Rule, *, most_sources: int = MOST_SOURCES, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, view: View, rule: Rule, *, most_sources: int = 1_000_000, most_waiting: int = MOST_WAITING) -> None:
         self.skipped = Skipped()
         self.waiting = 0
-        self._reading = reading
+        self._view = view
         self._rule = rule
         self._most_sources = most_sources
         self._sources: dict[str, _Source] = {}
-        self._by_key = set(_PLACEHOLDER.findall(reading.template.text)) == {"key"}
+        self._by_key = set(_PLACEHOLDER.findall(view.template.text)) == {"key"}
         self._appends = _Appends(lambda token: self._source_of(token, self.skipped))
         self._marked: dict[Any, _Source] = {}
-        self._understood: dict[tuple[tuple[str, bytes | None], ...], tuple[int | None, int]] = {}
+        self._understood: dict[tuple[tuple[str, bytes | None], ...], signals.Marks | None] = {}
         self._wait_ms = _LONGEST_WAIT_MS
         self._most_waiting = most_waiting
         self._full_at = most_waiting
@@ -148,15 +145,15 @@ class Histories:
         """Take records in the order of their partitions."""
         stamps = records.timestamps_ms()
         tokens: Sequence[Any]
-        constant = self._reading.template.constant
+        constant = self._view.template.constant
         if constant is not None:
             tokens = [constant] * len(stamps)
         else:
-            tokens = records.raw_keys() if self._by_key else self._reading.template.names(records)
-        if stamps and max(stamps) > self._reading.now_ms + ALLOWED_SKEW_MS:
+            tokens = records.raw_keys() if self._by_key else self._view.template.names(records)
+        if stamps and max(stamps) > self._view.now_ms + ALLOWED_SKEW_MS:
             stamps = self._clamped(stamps)
         marks = self._marks(records)
-        if stamps and min(stamps) < self._reading.since_ms:
+        if stamps and min(stamps) < self._view.since_ms:
             chosen = self._chosen(stamps)
             tokens, stamps = list(compress(tokens, chosen)), list(compress(stamps, chosen))
             marks = list(compress(marks, chosen)) if marks else marks
@@ -192,7 +189,7 @@ class Histories:
                 self.waiting += len(source.waiting)
 
     def _chosen(self, stamps: list[int]) -> list[bool]:
-        since = self._reading.since_ms
+        since = self._view.since_ms
         chosen = [stamp >= since for stamp in stamps]
         timeless = sum(stamp < 0 for stamp in stamps)
         self.skipped.timeless += timeless
@@ -200,7 +197,7 @@ class Histories:
         return chosen
 
     def _clamped(self, stamps: list[int]) -> list[int]:
-        latest = self._reading.now_ms + ALLOWED_SKEW_MS
+        latest = self._view.now_ms + ALLOWED_SKEW_MS
         self.skipped.future += sum(stamp > latest for stamp in stamps)
         return [min(stamp, latest) for stamp in stamps]
 
@@ -208,7 +205,7 @@ class Histories:
         """Return a mark or None for each record, or None if there are no marks at all, which is the usual case."""
         headers = records.raw_headers()
         marks = [self._mark_of(given) if given else None for given in headers] if any(headers) else None
-        if self._reading.null_is_bye and any(nulls := records.nulls()):
+        if self._view.reading.tombstones and any(nulls := records.nulls()):
             marks = [BYE if null else mark for null, mark in zip(nulls, marks or [None] * len(nulls), strict=True)]
         return marks
 
@@ -217,10 +214,12 @@ class Histories:
         if same not in self._understood:
             if len(self._understood) >= _MOST_REMEMBERED:
                 self._understood.clear()
-            self._understood[same] = understood(headers, self._reading.most_ttl_ms)
-        mark, unclear = self._understood[same]
-        self.skipped.headers += unclear
-        return mark
+            self._understood[same] = signals.read(headers, self._view.reading.most_ttl_ms)
+        marks = self._understood[same]
+        if marks is None:
+            return None
+        self.skipped.headers += marks.garbled
+        return BYE if marks.status == signals.BYE else marks.ttl_ms
 
     def _mark(self, token: Any, stamp: int, mark: int) -> None:
         source = self._marked.get(token)
@@ -232,12 +231,13 @@ class Histories:
         source.mark(stamp, mark)
 
     def _source_of(self, token: Any, skipped: Skipped) -> _Source | None:
-        name = self._name_of(token) if self._by_key else token
-        if isinstance(name, Unfillable):
-            skipped.unnamed[str(name)] += 1
-            return None
+        name: Any = self._name_of(token) if self._by_key else token
         source = self._sources.get(name)
         if source is None:
+            reason = fault(name)
+            if reason is not None:
+                skipped.unnamed[str(reason)] += 1
+                return None
             if len(self._sources) >= self._most_sources:
                 skipped.beyond += 1
                 return None
@@ -246,23 +246,9 @@ class Histories:
 
     def _name_of(self, key: bytes | None) -> Name:
         try:
-            return self._reading.template.names(_OneKey(self._reading.key(key)))[0]
+            return self._view.template.names(_OneKey(self._view.key(key)))[0]
         except DataError as error:
             return Unfillable(f"the key does not decode: {error}")
-
-
-def understood(headers: Sequence[tuple[str, bytes | None]], most_ttl_ms: int) -> tuple[int | None, int]:
-    """Return the mark that a record's headers are, None for none, and how many of them make no sense. The last of a name counts."""
-    known = {name: value for name, value in headers if name in {TTL_HEADER, STATUS_HEADER}}
-    mark, unclear = None, 0
-    if TTL_HEADER in known:
-        text = known[TTL_HEADER] or b""
-        if text.isdigit() and len(text) < 12 and int(text):
-            mark = min(int(text) * 1000, most_ttl_ms)
-        else:
-            unclear += 1
-    status = known.get(STATUS_HEADER, b"ok")
-    return BYE if status == b"bye" else mark, unclear + (status not in STATUSES)
 
 
 @dataclass(frozen=True, slots=True)

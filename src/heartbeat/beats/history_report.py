@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from heartbeat.beats.beat import ALLOWED_SKEW_MS
-from heartbeat.beats.histories import MOST_SOURCES, Skipped
+from heartbeat.beats.histories import Skipped
 from heartbeat.beats.history import Down, Rule, Summary
 
 _DOWNS_SHOWN: Final = 10
@@ -165,7 +165,7 @@ def _notes(outcome: Outcome) -> Iterator[str]:
         (skipped.unnamed.total(), f"record(s) name no source with {outcome.template}: {printable(reasons)}"),
         (skipped.timeless, "record(s) without a time were left out"),
         (skipped.before, "record(s) from before the time asked for were left out"),
-        (skipped.beyond, f"record(s) of sources beyond the first {MOST_SOURCES:,} were left out"),
+        (skipped.beyond, "record(s) of sources beyond heartbeat.sources.max were left out"),
         (skipped.future, f"record(s) from the future were taken as of {ALLOWED_SKEW_MS // 1000} s after reading began"),
         (skipped.headers, "header(s) hb-ttl or hb-status were not understood and had no effect"),
         (late, "beat(s) came long after later ones: quantiles and smallest ttl of their sources may be too high"),
