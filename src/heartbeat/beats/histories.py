@@ -40,7 +40,6 @@ class Records(Columns, Protocol):
 
     def timestamps_ms(self) -> list[int]: ...
     def raw_keys(self) -> list[bytes | None]: ...
-    def raw_headers(self) -> Sequence[Headers]: ...
     def nulls(self) -> list[bool]: ...
 
 
@@ -203,7 +202,7 @@ class Histories:
 
     def _marks(self, records: Records) -> list[int | None] | None:
         """Return a mark or None for each record, or None if there are no marks at all, which is the usual case."""
-        headers = records.raw_headers()
+        headers = records.headers()
         marks = [self._mark_of(given) if given else None for given in headers] if any(headers) else None
         if self._view.reading.tombstones and any(nulls := records.nulls()):
             marks = [BYE if null else mark for null, mark in zip(nulls, marks or [None] * len(nulls), strict=True)]
@@ -272,5 +271,5 @@ class _OneKey:
     def partitions(self) -> list[int]:
         return [0]
 
-    def headers(self) -> list[list[tuple[str, bytes | None]]]:
+    def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
         return [[]]

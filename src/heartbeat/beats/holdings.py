@@ -17,7 +17,7 @@ from heartbeat.beats.clock import Clock
 from heartbeat.beats.keyspace import Advanced, Claimed, Keyspace, Row, Stored
 from heartbeat.beats.proof import Answer, Sight
 from heartbeat.beats.settings import Rules
-from heartbeat.connect.api import Committed, Logs, Survey, TopicPartition
+from heartbeat.connect.api import Committed, Logs, Survey, Topic, TopicPartition
 from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class _Question:
     time_ms: int
-    applied: Mapping[TopicPartition, int]
+    reached: Mapping[TopicPartition, int]
 
 
 class Holdings:
@@ -63,6 +63,10 @@ class Holdings:
         self._clock = clock
         self._rules = rules
         self._topics: dict[str, int] = {}
+        self._ids: dict[str, str] = {}
+        self._made_anew: set[TopicPartition] = set()
+        self._run_id = ""
+        self._since_agreed_ms = -1
         self._topics_new: tuple[dict[str, int], int] | None = None
         self._asked_ms = 0
         self._skew_log = logs.Every(_SKEW_LOG_S)
@@ -78,8 +82,12 @@ class Holdings:
         """
         token = secrets.token_hex(8)
         partitions = sorted(committed)
+        ids = self._logs.topic_ids({partition.topic for partition in partitions})
         claimed = self._keyspace.claim(self._rules.config, self._rules.ttl_ms, token, partitions)
         self._clock.told(claimed.redis_ms)
+        self._run_id = claimed.run_id
+        # Remembered until the claim holds: by the next attempt the new log may have outgrown the stored offset.
+        self._made_anew |= {p for p in partitions if claimed.ids.get(p.topic, ids.get(p.topic)) != ids.get(p.topic)}
         if claimed.previous_ttl_ms != self._rules.ttl_ms:
             self.previous_ttl_ms = claimed.previous_ttl_ms
         if claimed.dropped:
@@ -88,8 +96,10 @@ class Holdings:
             )
         self._topics = dict(claimed.topics) if self._rules.pattern else {}
         starts, proven = self._starts(committed, claimed)
-        if not self._keyspace.begin(token, starts, proven):
+        if not self._keyspace.begin(token, ids, starts, proven):
             raise RetriableError("another task has claimed the same partitions meanwhile")
+        self._ids |= ids
+        self._made_anew.difference_update(partitions)
         self.held = {**self.held, **{p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}}
         return starts
 
@@ -108,7 +118,7 @@ class Holdings:
         for partition, known in committed.items():
             first, end = bounds[partition]
             stored = claimed.partitions[partition]
-            wanted = self._wanted(stored, known)
+            wanted = None if partition in self._made_anew else self._wanted(stored, known)
             if wanted is not None and first <= wanted <= end:
                 starts[partition] = wanted
                 self._count("resumed")
@@ -132,7 +142,7 @@ class Holdings:
             else:
                 until = int(known.metadata) if known is not None and known.metadata.isdigit() else self._clock.now_ms()
                 lost[partition] = min(until, self._clock.now_ms()) - self._rules.horizon_ms
-                self._count("rebuild")
+                self._count("made_anew" if partition in self._made_anew else "rebuild")
         return starts | self._horizon(lost, bounds), proven
 
     def _wanted(self, stored: Stored, known: Committed | None) -> int | None:
@@ -170,8 +180,10 @@ class Holdings:
 
     # Sight
 
-    def look(self) -> None:
+    def look(self, delivered: Mapping[TopicPartition, int]) -> None:
         """Take the answer to the last question if it has come, and ask the next if it is time.
+
+        ``delivered`` is how far the batch at hand reaches: so far the logs go at least.
 
         Raises:
             Reclaim: the log of a partition is not the one we have applied.
@@ -182,32 +194,39 @@ class Holdings:
         if not self._clock.agree:
             self._say_skew()
             self.held = {p: replace(held, sight=held.sight.interrupted()) for p, held in self.held.items()}
+            self._since_agreed_ms = self._clock.earlier_ms()
             return
         now_ms = self._clock.earlier_ms()
         if self.held and not self._logs.asking and not 0 <= now_ms - self._asked_ms < _ASK_EVERY_MS:
             self._asked_ms = now_ms
-            applied = {partition: held.sight.applied for partition, held in self.held.items()}
-            self._logs.ask(_Question(now_ms, applied), list(self.held), {*self._logs.topics, *self._topics})
+            reached = {p: max(held.sight.reached, delivered.get(p, 0)) for p, held in self.held.items()}
+            self._logs.ask(_Question(now_ms, reached), list(self.held), {*self._logs.topics, *self._topics})
 
     def _answered(self, survey: Survey) -> None:
         asked: _Question = survey.asked
+        if asked.time_ms <= self._since_agreed_ms:
+            return  # asked for by a clock that we do not believe
         held = dict(self.held)
-        made_anew: list[TopicPartition] = []
+        made_anew = self._other_logs(survey.topics)
         for partition, end in survey.ends.items():
-            known = held.get(partition)
-            if known is None or partition not in asked.applied:
-                continue
-            sight = known.sight.answered(Answer(asked.time_ms, asked.applied[partition], end.offset, end.epoch))
-            held[partition] = replace(known, sight=sight)
-            if sight.applied < known.sight.applied:
-                made_anew.append(partition)
+            if partition in held and partition in asked.reached:
+                reached = asked.reached[partition]
+                sight = held[partition].sight.answered(Answer(asked.time_ms, reached, end.offset, end.epoch))
+                held[partition] = replace(held[partition], sight=sight)
+                if end.offset < reached:
+                    made_anew.add(partition)
         self.held = held
-        topics = {topic: count for topic, count in survey.topics.items() if count is not None}
+        topics = {topic: known.partitions for topic, known in survey.topics.items() if known is not None}
         if topics and not {*self._logs.topics, *self._topics} - survey.topics.keys():
             self._topics = topics if self._rules.pattern else {}
             self._topics_new = topics, asked.time_ms
         if made_anew:
-            raise Reclaim("the log ends before what was applied: the topic was made anew, or cut", made_anew)
+            self._made_anew |= made_anew
+            raise Reclaim("the log is not the one that was applied: the topic was made anew, or cut", made_anew)
+
+    def _other_logs(self, topics: Mapping[str, Topic | None]) -> set[TopicPartition]:
+        """Return the partitions of topics whose id is another than at the claim."""
+        return {p for p in self.held if (known := topics.get(p.topic)) is not None and known.id != self._ids.get(p.topic, known.id)}
 
     def _say_skew(self) -> None:
         if self._skew_log.due(self._clock.now_ms() / 1000):
@@ -229,7 +248,7 @@ class Holdings:
         if not rows and self._topics_new is None:
             return None
         topics, at_ms = self._topics_new or (None, 0)
-        reply = self._keyspace.advance(rows.values(), topics, at_ms)
+        reply = self._keyspace.advance(self._run_id, rows.values(), topics, at_ms)
         self._clock.told(reply.redis_ms)
         if reply.refused:
             self._count_refused(reply.refused)

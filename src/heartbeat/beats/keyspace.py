@@ -56,12 +56,15 @@ class Stored:
 class Claimed:
     """What a claim found. ``dropped`` tells that the index was another configuration's and is gone.
 
-    ``previous_ttl_ms`` is what the last claim gave as everybody's ttl.
+    ``previous_ttl_ms`` is what the last claim gave as everybody's ttl, ``ids`` which topics were meant by their names.
+    ``run_id`` is the server process's own.
     """
 
     dropped: bool
     previous_ttl_ms: int
     redis_ms: int
+    run_id: str
+    ids: Mapping[str, str]
     topics: Mapping[str, int]
     partitions: Mapping[TopicPartition, Stored]
 
@@ -132,25 +135,31 @@ class Keyspace:
 
     def claim(self, config: str, ttl_ms: int, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
         """Take partitions over: whoever had them before is refused from now on. ``config`` names what the index is of."""
+        topics = sorted({partition.topic for partition in partitions})
         names = [_name(partition) for partition in partitions]
-        _, reply = self._connection.calls(
-            ("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, config, ttl_ms, token, *names)
-        )
-        dropped, previous_ttl_ms, time, topics, found = reply
+        words: list[Argument] = [config, ttl_ms, token, len(topics), *topics, *names]
+        _, reply = self._connection.calls(("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, *words))
+        dropped, previous_ttl_ms, time, run_id, counts, ids, found = reply
         stored = {partition: Stored(*map(_integer, values)) for partition, values in zip(partitions, found, strict=True)}
-        return Claimed(
-            bool(dropped), int(previous_ttl_ms), _ms(time), msgspec.json.decode(topics, type=dict[str, int]) if topics else {}, stored
-        )
+        known = msgspec.json.decode(counts, type=dict[str, int]) if counts else {}
+        of = {topic: text.decode() for topic, text in zip(topics, ids, strict=True) if text is not None}
+        return Claimed(bool(dropped), int(previous_ttl_ms), _ms(time), run_id.decode(), of, known, stored)
 
-    def begin(self, token: str, starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]) -> bool:
-        """Store where claimed partitions start. Return whether the claim still holds."""
+    def begin(
+        self, token: str, ids: Mapping[str, str], starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]
+    ) -> bool:
+        """Store where claimed partitions start, and in which topics. Return whether the claim still holds."""
         kept = set(still_proven)
         rows = [word for p, offset in starts.items() for word in (_name(p), offset, int(p in kept))]
-        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.proof,), token, *rows)))
+        topics = [word for topic, known in ids.items() for word in (topic, known)]
+        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.proof,), token, len(topics), *topics, *rows)))
 
-    def advance(self, rows: Iterable[Row], topics: Mapping[str, int] | None, topics_at_ms: int) -> Advanced:
-        """Store how far partitions have come, and what is proven of them: behind the data this speaks of, never before."""
-        words: list[Argument] = ["" if topics is None else msgspec.json.encode(topics), topics_at_ms]
+    def advance(self, run_id: str, rows: Iterable[Row], topics: Mapping[str, int] | None, topics_at_ms: int) -> Advanced:
+        """Store how far partitions have come, and what is proven of them: behind the data this speaks of, never before.
+
+        ``run_id`` is the server's that took the data: behind a proxy that hides a failover this one may lack it.
+        """
+        words: list[Argument] = [run_id, "" if topics is None else msgspec.json.encode(topics), topics_at_ms]
         for row in rows:
             proven = (row.since_ms, row.until_ms, row.epoch)
             words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))

@@ -14,7 +14,7 @@ from heartbeat.beats.clock import Clock
 from heartbeat.beats.settings import KEYS, Settings
 from heartbeat.config import ConfigDef
 from heartbeat.connect.api import Batch, Committed, SinkTask, TaskContext, TopicPartition
-from heartbeat.errors import ConnectError, RetriableError
+from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 if TYPE_CHECKING:
     from heartbeat.beats.connection import Connection
@@ -87,7 +87,17 @@ class HeartbeatSink(SinkTask):
             RetriableError: Redis has not acknowledged all of it.
             Reclaim: Redis, or Kafka, no longer holds what this task left or found there.
         """
-        self._holdings.look()
+        try:
+            self._put(batch)
+        except (RetriableError, Reclaim):
+            # What was acknowledged may be lost with the connection: the next one may lead to another Redis.
+            self._sources.forget(self._holdings.previous_ttl_ms)
+            raise
+        self._catch_up.note(self._holdings.held, time.monotonic())
+        self._say_success()
+
+    def _put(self, batch: Batch) -> None:
+        self._holdings.look(batch.next_offsets)
         if len(batch):
             self._apply(batch)
         if len(batch) < _QUIET:
@@ -95,8 +105,6 @@ class HeartbeatSink(SinkTask):
         reply = self._holdings.advance(batch.next_offsets)
         if reply is not None:
             self._sources.advanced(reply)
-        self._catch_up.note(self._holdings.held, time.monotonic())
-        self._say_success()
 
     def commit_metadata(self, partition: TopicPartition) -> str:
         """Return until when the partition is proven: a rebuild goes back from there, however long we were away."""

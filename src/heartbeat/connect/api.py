@@ -136,16 +136,23 @@ class LogEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Topic:
+    """How many partitions a topic has, and its id: another one, if it is made anew under the same name ("" from an old broker)."""
+
+    partitions: int
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """The answer to one question about the logs. A partition or topic about which nobody answered is left out.
 
-    ``topics`` is how many partitions each topic has, None if there is no such topic; ``asked`` is what the asker gave to know
-    the question by.
+    A topic is None if there is none of that name; ``asked`` is what the asker gave to know the question by.
     """
 
     asked: Any
     ends: Mapping[TopicPartition, LogEnd]
-    topics: Mapping[str, int | None]
+    topics: Mapping[str, Topic | None]
 
 
 class Logs(Protocol):
@@ -169,6 +176,13 @@ class Logs(Protocol):
 
         Raises:
             RetriableError: a leader did not answer in time.
+        """
+
+    def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return the ids of topics; those without one are left out.
+
+        Raises:
+            RetriableError: no broker answered in time.
         """
 
     def offsets_at(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:

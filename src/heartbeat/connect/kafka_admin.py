@@ -12,7 +12,7 @@ import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from heartbeat import logs
-from heartbeat.connect.api import LogEnd, Survey, TopicPartition
+from heartbeat.connect.api import LogEnd, Survey, Topic, TopicPartition
 from heartbeat.errors import ConnectError, RetriableError
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ _TIMEOUT_S: Final = 20.0  # three requests at most stay below the 90 s that a RE
 _CLUSTER_ID_RETRY_S: Final = 10.0
 _SURVEY_TIMEOUT_S: Final = 1.5
 _LOOKUP_TIMEOUT_S: Final = 3.0
+_NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # Kafka's zero id, from brokers before 2.8
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -140,7 +141,7 @@ class PartitionLogs:
         survey = Survey(
             self._asked,
             {p: LogEnd(found.offset, -1 if found.leader_epoch is None else found.leader_epoch) for p, found in ends.items()},
-            {topic: None if _no_such_topic(future) else len(future.result().partitions) for topic, future in topics.items()},
+            {topic: None if _no_such_topic(future) else _topic(future.result()) for topic, future in topics.items()},
         )
         self._asked, self._ends, self._topics = None, {}, {}
         return survey
@@ -154,6 +155,16 @@ class PartitionLogs:
         first = self._offsets(dict.fromkeys(partitions, _EARLIEST), _LOOKUP_TIMEOUT_S)
         end = self._offsets(dict.fromkeys(partitions, _LATEST), _LOOKUP_TIMEOUT_S)
         return {partition: (_found(first[partition]), _found(end[partition])) for partition in partitions}
+
+    def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return the ids of topics; those without one are left out.
+
+        Raises:
+            RetriableError: no broker answered in time.
+        """
+        answers = self._admin().describe_topics(ck.TopicCollection(list(topics)), request_timeout=_LOOKUP_TIMEOUT_S)
+        ids = {topic: _topic(_answered(future)).id for topic, future in answers.items()}
+        return {topic: known for topic, known in ids.items() if known}
 
     def offsets_at(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         """Return the offset of the first record that is as new as that, None if there is none.
@@ -191,10 +202,19 @@ def _no_such_topic(future: Future[Any]) -> bool:
     return isinstance(error, ck.KafkaException) and error.args[0].code() == ck.KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
+def _topic(description: Any) -> Topic:
+    known = description.topic_id
+    return Topic(len(description.partitions), "" if known is None or str(known) == _NO_ID else str(known))
+
+
 def _found(future: Future[Any]) -> int:
+    return int(_answered(future).offset)
+
+
+def _answered(future: Future[T]) -> T:
     try:
-        return int(future.result(_LOOKUP_TIMEOUT_S + 1).offset)
+        return future.result(_LOOKUP_TIMEOUT_S + 1)
     except ck.KafkaException as error:
-        raise RetriableError(f"Kafka did not say where a log begins or ends: {error.args[0].str()}") from error
+        raise RetriableError(f"Kafka did not answer about a log: {error.args[0].str()}") from error
     except TimeoutError as error:
-        raise RetriableError("Kafka did not say in time where a log begins or ends") from error
+        raise RetriableError("Kafka did not answer about a log in time") from error

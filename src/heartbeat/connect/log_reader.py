@@ -84,10 +84,6 @@ class Records:
         """Return the partition numbers."""
         return [message.partition() for message in self._messages]
 
-    def headers(self) -> list[list[tuple[str, bytes | None]]]:
-        """Return the headers, an empty list where a record has none."""
-        return [headers or [] for headers in self.raw_headers()]
-
     def timestamps_ms(self) -> list[int]:
         """Return epoch milliseconds, below zero where a record has none."""
         return list(map(itemgetter(1), map(_MESSAGE.timestamp, self._messages)))
@@ -96,7 +92,7 @@ class Records:
         """Return the keys' bytes."""
         return list(map(_MESSAGE.key, self._messages))
 
-    def raw_headers(self) -> list[list[tuple[str, bytes | None]] | None]:
+    def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
         """Return the headers, None where a record has none."""
         return list(map(_MESSAGE.headers, self._messages))
 
