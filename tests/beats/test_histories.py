@@ -52,11 +52,8 @@ class Rows:
     def timestamps_ms(self) -> list[int]:
         return [row[1] for row in self.rows]
 
-    def raw_headers(self) -> list[Sequence[tuple[str, bytes | None]] | None]:
-        return [row[2] or None for row in self.rows]
-
-    def headers(self) -> list[list[tuple[str, bytes | None]]]:
-        return [list(row[2]) for row in self.rows]
+    def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
+        return [list(row[2]) or None for row in self.rows]
 
 
 def text(key: bytes | None) -> Any:

@@ -115,6 +115,7 @@ class HeartbeatSink(SinkTask):
         """Close the connection."""
         if hasattr(self, "_connection"):
             self._say_success(now_or_never=True)
+            self._sources.forget(self._holdings.previous_ttl_ms)
             self._connection.close()
 
     @classmethod

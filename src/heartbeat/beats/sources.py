@@ -83,13 +83,16 @@ class Sources:
         """
         raws = self._believe(newest, now_ms) if newest.ahead else {}
         fresh = newest.beats
+        unknown: Collection[str] = fresh.keys()
         if not self._known.keys().isdisjoint(fresh):
             known = self._known.get
             fresh = {source: beat for source, beat in fresh.items() if beat > known(source, -1)}
+            unknown = [source for source in fresh if source not in self._known]
         if fresh and self._gone:
             fresh = self._not_gone(fresh)
+            unknown = [source for source in unknown if source in fresh]
         if fresh:
-            self._write(fresh, newest.ttls_ms, now_ms)
+            self._write(fresh, unknown, newest.ttls_ms, now_ms)
         if raws:
             self._remember_raws(raws)
         if now_ms >= self._next_prune_ms:
@@ -157,10 +160,7 @@ class Sources:
         self.counts.stale += len(gone) - len(back)
         return {source: beat for source, beat in beats.items() if beat > gone.get(source, -1)}
 
-    def _write(self, fresh: dict[str, int], ttls_ms: Mapping[str, int], now_ms: int) -> None:
-        unknown: Collection[str] = fresh.keys()
-        if not self._known.keys().isdisjoint(fresh):
-            unknown = [source for source in fresh if source not in self._known]
+    def _write(self, fresh: dict[str, int], unknown: Collection[str], ttls_ms: Mapping[str, int], now_ms: int) -> None:
         first_seen = self._look_up(unknown)
         if first_seen and (self.indexed or 0) + len(first_seen) > self._limits.most:
             first_seen, fresh = self._fit(list(first_seen), fresh, now_ms)

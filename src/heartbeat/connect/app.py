@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -29,6 +30,8 @@ from heartbeat.connect.worker_config import Listener, WorkerConfig
 from heartbeat.errors import ConnectError, InvalidConfig, StartError, WorkerFileError
 
 log = logging.getLogger(__name__)
+
+_GC_EVERY = 50_000
 
 _STOP_TASKS_S: Final = 4.0
 """SIGTERM ends the process in under 5 s, whatever hangs: a task that is late is left behind."""
@@ -127,6 +130,8 @@ def run(properties: Path | None, connectors: Sequence[Path], environment: Mappin
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    # A batch is tens of thousands of objects without a cycle among them: looking for cycles every 700 costs a fifth of a catch-up.
+    gc.set_threshold(_GC_EVERY, 10, 10)
     worker = StandaloneWorker(config)
     try:
         worker.start(connectors)
