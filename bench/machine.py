@@ -60,6 +60,12 @@ def rss_mb(pid: int) -> float:
     return int(kilobytes.split()[0]) / 1024
 
 
+def peak_rss_mb(pid: int) -> float:
+    """Return the most resident memory a process has had."""
+    kilobytes = _field(f"/proc/{pid}/status", "VmHWM") or "0"
+    return int(kilobytes.split()[0]) / 1024
+
+
 def pss_mb(pid: int) -> float:
     """Return its share of memory: pages that n processes map count 1/n."""
     kilobytes = _field(f"/proc/{pid}/smaps_rollup", "Pss:") or "0"

@@ -38,21 +38,32 @@ class Section:
     notes: Sequence[str] = ()
 
 
-def row(what: str, values: Sequence[float], unit: str, limit: float | None = None, digits: int = 2) -> Row:
-    """Return the row of these values, one per run; ``limit`` is the largest value that is still on target."""
+def row(
+    what: str, values: Sequence[float], unit: str, limit: float | None = None, digits: int = 2, *, at_least: float | None = None
+) -> Row:
+    """Return the row of these values, one per run; ``limit`` is the largest value that is on target, or ``at_least`` the smallest."""
     middle = statistics.median(values)
     spread = " / ".join(f"{value:.{digits}f}" for value in (min(values), middle, max(values)))
-    target = "-" if limit is None else f"<= {limit:g} {unit}"
-    return Row(what, target, f"{middle:.{digits}f} {unit}", f"{spread} {unit}", len(values), _verdict(values, limit))
+    measured, spread = f"{middle:.{digits}f} {unit}", f"{spread} {unit}"
+    if at_least is not None:
+        verdict = _verdict([value < at_least for value in values], middle >= at_least, "under")
+        return Row(what, f">= {at_least:g} {unit}", measured, spread, len(values), verdict)
+    if limit is not None:
+        return Row(
+            what, f"<= {limit:g} {unit}", measured, spread, len(values), _verdict([v > limit for v in values], middle <= limit, "over")
+        )
+    return Row(what, "-", measured, spread, len(values), "-")
 
 
-def _verdict(values: Sequence[float], limit: float | None) -> str:
-    if limit is None:
-        return "-"
-    over = sum(value > limit for value in values)
-    if not over:
+def _verdict(misses: Sequence[bool], in_the_median: bool, side: str) -> str:
+    if not any(misses):
         return "met"
-    return f"in the median only, {over} of {len(values)} over" if statistics.median(values) <= limit else "**missed**"
+    return f"in the median only, {sum(misses)} of {len(misses)} {side}" if in_the_median else "**missed**"
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Return the ratio of each round: what disturbs a machine for a while disturbs both of a round, and hardly their ratio."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 from tests.real.broker import Java, Kafka, write_properties
 from tests.real.parts import clean_environment, heartbeat_argv
 from tests.real.programs import Program, free_port
@@ -62,13 +62,22 @@ class Setting:
         if producer.flush(30):
             raise RuntimeError(f"the broker did not take beats for {topic}")
 
+    def let_a_group_come_and_go(self, topic: str) -> None:
+        """Join a group and leave it: the first group of a new broker may wait for its coordinator for seconds (see ``cold-start``)."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap, "group.id": unique("first")})
+        try:
+            consumer.subscribe([topic])
+            wait_until(lambda: consumer.poll(0.05) is not None or bool(consumer.assignment()), "the first group has its partitions")
+        finally:
+            consumer.close()
+
     def wait_for_keys(self, *keys: str) -> None:
         """Wait until all these keys are in Redis."""
         wait_until(lambda: self.redis.exists(*keys) == len(keys), f"{keys} in Redis")
 
 
 class Worker:
-    """A worker process, and the way to its REST API."""
+    """A worker process, and the way to its REST API (a process that has none is started, watched and ended all the same)."""
 
     def __init__(self, program: Program, port: int) -> None:
         self._program = program
@@ -87,7 +96,7 @@ class Worker:
 
     def wait_for_rest(self) -> float:
         """Wait until ``GET /connectors`` is answered with 200; return the seconds since its exec."""
-        wait_until(self._answers, "REST answers", self._still_runs)
+        wait_until(self._answers, "REST answers", self.check_alive)
         return time.perf_counter() - self.started_at
 
     def since_start(self) -> float:
@@ -109,7 +118,7 @@ class Worker:
             tasks = json.loads(self._request("GET", f"/connectors/{name}/status"))["tasks"]
             return bool(tasks) and all(task["state"] == "RUNNING" for task in tasks)
 
-        wait_until(running, f"{name} is RUNNING", self._still_runs, every_s=0.1)
+        wait_until(running, f"{name} is RUNNING", self.check_alive, every_s=0.1)
 
     def stop(self) -> None:
         """Let it leave its groups and end."""
@@ -123,7 +132,8 @@ class Worker:
         """Return what it has logged."""
         return self._program.log()
 
-    def _still_runs(self) -> None:
+    def check_alive(self) -> None:
+        """Raise RuntimeError, with its log's end, if it has ended."""
         if not self._program.alive:
             raise RuntimeError(f"the worker ended\n{self.log()[-2000:]}")
 
@@ -158,9 +168,7 @@ def ours(directory: Path, kafka: Kafka, connectors: Sequence[Mapping[str, Any]] 
         files.append(directory / f"connector-{number}.json")
         files[-1].write_text(json.dumps(connector))
     argv = heartbeat_argv("connect-standalone", *map(str, files))
-    environment = clean_environment()
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONPROFILEIMPORTTIME"):
-        environment.pop(name, None)
+    environment = python_environment()
     if not compiled:
         environment["PYTHONPYCACHEPREFIX"] = str(directory / "bytecode")
     return Worker(Program("heartbeat", argv, directory, environment), port)
@@ -177,6 +185,14 @@ def jvm(directory: Path, kafka: Kafka, discovery: str) -> Worker:
     file = write_properties(directory / "worker.properties", settings)
     argv = java.argv("org.apache.kafka.connect.cli.ConnectStandalone", str(file), without="connect-file")
     return Worker(Program("connect-jvm", argv, directory), port)
+
+
+def python_environment() -> dict[str, str]:
+    """Return the environment of a Python program that is measured: nothing configures it, and its bytecode is compiled and kept."""
+    environment = clean_environment()
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONPROFILEIMPORTTIME"):
+        environment.pop(name, None)
+    return environment
 
 
 @contextmanager
