@@ -1,6 +1,6 @@
 """Measures all figures, or those named, and writes them to ``bench/RESULTS.md``. It never judges by its exit code.
 
-Usage: ``python -m bench.run [figure ...]``; on loopback only, within fifteen minutes.
+Usage: ``python -m bench.run [figure ...]``; on loopback only, within half an hour.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.latency import latency
 from bench.results import Section
 from bench.setting import Setting
 from bench.startup import first_beat, rest
+from bench.throughput import throughput
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 FIGURES: dict[str, Callable[[Setting], Section]] = {
@@ -34,6 +35,7 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "cold-start": cold_start,
     "catch-up": catch_up,
     "backtest": backtest,
+    "throughput": throughput,
     "fresh-clone": fresh_clone,
     "compose": compose,
 }
