@@ -18,6 +18,7 @@ from bench.backtest import backtest
 from bench.catch_up import catch_up
 from bench.cold_start import cold_start
 from bench.compose import compose
+from bench.cost import cost
 from bench.fresh_clone import fresh_clone
 from bench.idle import idle
 from bench.latency import latency
@@ -36,6 +37,7 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "catch-up": catch_up,
     "backtest": backtest,
     "throughput": throughput,
+    "cost": cost,
     "fresh-clone": fresh_clone,
     "compose": compose,
 }
