@@ -24,6 +24,7 @@ from bench.idle import idle
 from bench.latency import latency
 from bench.results import Section
 from bench.setting import Setting
+from bench.sight import sight
 from bench.startup import first_beat, rest
 from bench.throughput import throughput
 
@@ -38,6 +39,7 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "backtest": backtest,
     "throughput": throughput,
     "cost": cost,
+    "sight": sight,
     "fresh-clone": fresh_clone,
     "compose": compose,
 }
