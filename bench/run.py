@@ -22,6 +22,7 @@ from bench.cost import cost
 from bench.fresh_clone import fresh_clone
 from bench.idle import idle
 from bench.latency import latency
+from bench.rebuild import rebuild
 from bench.results import Section
 from bench.setting import Setting
 from bench.sight import sight
@@ -40,6 +41,7 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "throughput": throughput,
     "cost": cost,
     "sight": sight,
+    "rebuild": rebuild,
     "fresh-clone": fresh_clone,
     "compose": compose,
 }
