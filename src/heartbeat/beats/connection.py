@@ -177,8 +177,14 @@ class Connection:
     @contextmanager
     def faults(self) -> Iterator[None]:
         """Tell passing faults from permanent ones, and never reuse a connection that had either. Connects if need be."""
-        try:
+        with self.replying():
             self._ensure_connected()
+            yield
+
+    @contextmanager
+    def replying(self) -> Iterator[None]:
+        """Do the same for replies to what was sent before: on a new connection they would never come."""
+        try:
             yield
         except ConnectError:
             self._connection.disconnect()

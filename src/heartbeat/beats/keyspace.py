@@ -114,6 +114,10 @@ class Written:
     occupied: frozenset[str]
 
 
+Sent = Sequence[tuple[packing.Pairs, int]]
+"""What was sent, by chunks, with the number of public keys in each."""
+
+
 class Keyspace:
     """One connector's keys, over one connection. Every method raises what ``Connection.call`` raises."""
 
@@ -195,19 +199,24 @@ class Keyspace:
 
     # Sources
 
-    def write(self, beats: Beats) -> Written:
-        """Write public keys and deadlines; return when the server has acknowledged every one.
-
-        Raises:
-            RetriableError: some may not have been written; writing all of them again is safe.
-            ConnectError: the server refuses for good.
-        """
+    def send(self, beats: Beats) -> Sent:
+        """Send public keys and deadlines; nothing else may be asked of this keyspace until ``receive``."""
         sent: list[tuple[packing.Pairs, int]] = []
         with self._connection.faults():
             for group, refusing in ((beats.alive, False), (beats.new, True), (beats.expired, None)):
                 for pairs in _chunks(group.items()):
                     self._connection.send(packing.beats(self.deadlines, pairs, beats.ttl_ms, beats.ttls_ms, refusing=refusing))
                     sent.append((pairs, 0 if refusing is None else len(pairs)))
+        return sent
+
+    def receive(self, sent: Sent) -> Written:
+        """Return when the server has acknowledged everything sent.
+
+        Raises:
+            RetriableError: some may not have been written; sending all of it again is safe.
+            ConnectError: the server refuses for good.
+        """
+        with self._connection.replying():
             outcomes = [(pairs, self._connection.replies(1 + sets)) for pairs, sets in sent]
             moved = sum(raised(replies[0]) for _, replies in outcomes)
             occupied = {source for pairs, replies in outcomes for source in _occupied(pairs, replies)}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from heartbeat import __version__, logs
-from heartbeat.beats import records, template
+from heartbeat.beats import measures, records, template
 from heartbeat.beats.catch_up import CatchUp
 from heartbeat.beats.clock import Clock
 from heartbeat.beats.settings import KEYS, Settings
 from heartbeat.config import ConfigDef
-from heartbeat.connect.api import Batch, Committed, SinkTask, TaskContext, TopicPartition
+from heartbeat.connect.api import Batch, Committed, Measure, SinkTask, TaskContext, TopicPartition
 from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ log = logging.getLogger("com.example.RedisHeartbeatSinkTask")
 """The original's logger: people search for this line."""
 
 _SUCCESS_EVERY_S: Final = 1.0
-_QUIET: Final = 1_000
-"""Records in a batch: with fewer, there is time for what is only good to know."""
+_LARGE: Final = 1_000
+"""Records in a batch that is worth leaving under way."""
 
 
 class HeartbeatSink(SinkTask):
@@ -60,6 +60,7 @@ class HeartbeatSink(SinkTask):
         rules = self._settings.rules(context, self._template.text)
         self._holdings = Holdings(keyspace, context.logs, self._clock, rules)
         self._catch_up = CatchUp()
+        self._offsets: Mapping[TopicPartition, int] = {}
         self._records = 0
         self._success = logs.Every(_SUCCESS_EVERY_S)
         self._success.due(time.monotonic())
@@ -80,43 +81,81 @@ class HeartbeatSink(SinkTask):
         """Let go of partitions."""
         self._holdings.close(partitions)
 
-    def put(self, batch: Batch) -> None:
-        """Write the newest beat of each source in the batch; then, and only then, store how far we have come and what that proves.
+    def put(self, batch: Batch) -> bool:
+        """Send the newest beat of each source; when all is acknowledged, and only then, store how far we have come and what that proves.
+
+        A large batch is left under way: Redis works on it while the next one is consumed.
 
         Raises:
             RetriableError: Redis has not acknowledged all of it.
             Reclaim: Redis, or Kafka, no longer holds what this task left or found there.
         """
         try:
-            self._put(batch)
+            under_way = self._put(batch)
         except (RetriableError, Reclaim):
             # What was acknowledged may be lost with the connection: the next one may lead to another Redis.
-            self._sources.forget(self._holdings.previous_ttl_ms)
+            self._forget()
             raise
         self._catch_up.note(self._holdings.held, time.monotonic())
         self._say_success()
+        return under_way
 
-    def _put(self, batch: Batch) -> None:
+    def _put(self, batch: Batch) -> bool:
+        now_ms = self._clock.now_ms()
         self._holdings.look(batch.next_offsets)
-        if len(batch):
-            self._apply(batch)
-        if len(batch) < _QUIET:
+        found = records.read(batch, self._template, self._settings.reading, self._holdings.held, now_ms) if len(batch) else None
+        self._end(now_ms)
+        if found is None:
             self._sources.introduce()
-        reply = self._holdings.advance(batch.next_offsets)
+            self._offsets = batch.next_offsets
+            self._end(now_ms)
+            return False
+        self._count(batch, found)
+        self._sources.send(found.newest, now_ms)
+        self._offsets = batch.next_offsets
+        if len(batch) >= _LARGE and not (found.signals or found.unfillable):
+            return True
+        self._sources.settle(now_ms)
+        self._sources.signal(found.signals, now_ms)
+        self._end(now_ms)
+        for index, error in found.unfillable:  # last: a batch that is put again must not count them twice
+            batch.reject(index, error)
+        return False
+
+    def _end(self, now_ms: int) -> None:
+        """Bring what was sent to its end, and store what it proves."""
+        self._sources.settle(now_ms)
+        reply = self._holdings.advance(self._offsets)
+        self._offsets = {}
         if reply is not None:
             self._sources.advanced(reply)
+
+    def _count(self, batch: Batch, found: records.Found) -> None:
+        self._records += len(batch)
+        self._sources.counts.coalesced += len(batch) - len(found.newest.beats)
+        self._sources.counts.garbled += found.garbled
+
+    def _forget(self) -> None:
+        self._sources.forget(self._holdings.previous_ttl_ms)
+        self._offsets = {}
+        self._connection.close()  # replies may be under way that nobody would tell apart
 
     def commit_metadata(self, partition: TopicPartition) -> str:
         """Return until when the partition is proven: a rebuild goes back from there, however long we were away."""
         held = self._holdings.held.get(partition)
         return str(held.stored.until_ms or "") if held else ""
 
+    def measures(self) -> Sequence[Measure]:
+        """Return what became of beats, and how far each partition is proven."""
+        if not hasattr(self, "_catch_up"):
+            return ()
+        return measures.of(self._sources, self._holdings, self._clock)
+
     def stop(self) -> None:
         """Close the connection."""
         if hasattr(self, "_connection"):
             self._say_success(now_or_never=True)
-            self._sources.forget(self._holdings.previous_ttl_ms)
-            self._connection.close()
+            self._forget()
 
     @classmethod
     def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> None:
@@ -135,18 +174,6 @@ class HeartbeatSink(SinkTask):
             keyspace.forget()
         finally:
             connection.close()
-
-    def _apply(self, batch: Batch) -> None:
-        now_ms = self._clock.now_ms()
-        found = records.read(batch, self._template, self._settings.reading, self._holdings.held, now_ms)
-        self._sources.counts.coalesced += len(batch) - len(found.newest.beats)
-        self._sources.counts.garbled += found.garbled
-        self._sources.apply(found.newest, now_ms)
-        if found.signals:
-            self._sources.signal(found.signals, now_ms)
-        self._records += len(batch)
-        for index, error in found.unfillable:  # last: a batch that is put again must not count them twice
-            batch.reject(index, error)
 
     def _say_success(self, *, now_or_never: bool = False) -> None:
         if self._records and (self._success.due(time.monotonic()) or now_or_never):

@@ -10,7 +10,7 @@ from typing import Final
 
 from heartbeat import logs
 from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest, alive_and_expired
-from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace
+from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace, Sent
 from heartbeat.beats.settings import Limits
 from heartbeat.beats.signals import BYE, MOST_RUNS, OK, Signal
 
@@ -36,6 +36,27 @@ class Counts:
     garbled: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long things took."""
+
+    count: int = 0
+    total: float = 0.0
+    longest: float = 0.0
+
+    def and_(self, seconds: float) -> Seconds:
+        """Return this with one more."""
+        return Seconds(self.count + 1, self.total + seconds, max(self.longest, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    beats: Beats
+    count: int
+    sent: Sent
+    at_s: float
+
+
 class Sources:
     """What this task has written, so that live traffic asks Redis nothing; forgotten whenever a partition is claimed.
 
@@ -44,6 +65,7 @@ class Sources:
 
     def __init__(self, keyspace: Keyspace, limits: Limits) -> None:
         self.counts = Counts()
+        self.redis_s = Seconds()
         self.indexed: int | None = None
         self._keyspace = keyspace
         self._limits = limits
@@ -55,6 +77,8 @@ class Sources:
         self._strangers: list[str] = []
         self._previous_ttl_ms = limits.ttl_ms
         self._next_prune_ms = 0
+        self._under_way: _UnderWay | None = None
+        self._raws_believed: dict[str, int] = {}
         self._warnings = {field.name: logs.Every(_WARN_EVERY_S) for field in fields(Counts)}
 
     @property
@@ -68,6 +92,7 @@ class Sources:
         ``previous_ttl_ms`` is what deadlines were made with of which nothing else is known.
         """
         self._known, self._ttls_ms, self._raws_ms, self._quiet, self._strangers = {}, {}, {}, set(), []
+        self._under_way, self._raws_believed = None, {}
         self._previous_ttl_ms = previous_ttl_ms
         self.indexed, self._gone = None, 1
 
@@ -75,8 +100,8 @@ class Sources:
         """Note how many sources the index holds, and how many have said goodbye."""
         self.indexed, self._gone = reply.sources, reply.gone
 
-    def apply(self, newest: Newest, now_ms: int) -> None:
-        """Write what is newer than what was written. Doing it again after an error changes nothing more.
+    def send(self, newest: Newest, now_ms: int) -> None:
+        """Send what is newer than what was written; ``settle`` ends it. Doing it again after an error changes nothing more.
 
         Raises:
             RetriableError, ConnectError: as ``Keyspace`` does.
@@ -93,10 +118,22 @@ class Sources:
             unknown = [source for source in unknown if source in fresh]
         if fresh:
             self._write(fresh, unknown, newest.ttls_ms, now_ms)
-        if raws:
-            self._remember_raws(raws)
+        self._raws_believed = raws
         if now_ms >= self._next_prune_ms:
             self._prune(now_ms)
+
+    def settle(self, now_ms: int) -> None:
+        """Return when everything sent is acknowledged, and right.
+
+        Raises:
+            RetriableError, ConnectError: as ``Keyspace`` does.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            self._end(under_way, now_ms)
+        raws, self._raws_believed = self._raws_believed, {}
+        if raws:
+            self._remember_raws(raws)
 
     def introduce(self) -> None:
         """Keep when sources were first seen, some at a time: nobody waits for it, so it waits for everybody."""
@@ -167,18 +204,21 @@ class Sources:
         retimed = self._changed_ttls(fresh, ttls_ms, first_seen) if self._ttls_ms or ttls_ms else {}
         plain = {source: beat for source, beat in fresh.items() if source not in retimed} if retimed else fresh
         own_ttls = {source: ttl for source, ttl in ttls_ms.items() if source in plain} if ttls_ms else {}
-        if plain:
-            self._write_plain(plain, own_ttls, unknown, now_ms)
-        if first_seen:
-            self._strangers.extend(first_seen)
-            default = self._limits.ttl_ms
-            own = {source: ttl for source, ttl in own_ttls.items() if ttl != default and source in set(first_seen)} if own_ttls else {}
-            if own:
-                self._keyspace.write_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
-                self._ttls_ms |= own
         if retimed:
             self._retime(fresh, retimed, now_ms)
+        if first_seen:
+            self._strangers.extend(first_seen)
+            self._keep_own_ttls(first_seen, fresh, own_ttls)
+        if plain:
+            self._send_plain(plain, own_ttls, unknown, now_ms)
         self.counts.applied += len(fresh)
+
+    def _keep_own_ttls(self, first_seen: Collection[str], fresh: Mapping[str, int], ttls_ms: Mapping[str, int]) -> None:
+        default, strangers = self._limits.ttl_ms, set(first_seen) if ttls_ms else set[str]()
+        own = {source: ttl for source, ttl in ttls_ms.items() if ttl != default and source in strangers}
+        if own:
+            self._keyspace.write_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
+            self._ttls_ms |= own
 
     def _look_up(self, unknown: Collection[str]) -> Collection[str]:
         """Return which of these sources nobody has seen before, having learnt what is kept of the others."""
@@ -210,9 +250,9 @@ class Sources:
         candidates = (fresh.keys() & (had.keys() | ttls_ms.keys())) - set(first_seen)
         return {s: ttls_ms.get(s, default) for s in candidates if ttls_ms.get(s, default) != had.get(s, default)}
 
-    def _write_plain(self, beats: dict[str, int], ttls_ms: Mapping[str, int], unknown: Collection[str], now_ms: int) -> None:
-        ttl_ms = self._limits.ttl_ms
-        alive, expired = alive_and_expired(beats, ttl_ms, {**self._ttls_ms, **ttls_ms} if ttls_ms or self._ttls_ms else {}, now_ms)
+    def _send_plain(self, beats: dict[str, int], ttls_ms: Mapping[str, int], unknown: Collection[str], now_ms: int) -> None:
+        every_ttl = {**self._ttls_ms, **ttls_ms} if self._ttls_ms else ttls_ms
+        alive, expired = alive_and_expired(beats, self._limits.ttl_ms, every_ttl, now_ms)
         new: dict[str, int] = {}
         if len(unknown) == len(beats):
             alive, new = {}, alive
@@ -220,23 +260,25 @@ class Sources:
             strange = set(unknown)
             new = {source: beat for source, beat in alive.items() if source in strange}
             alive = {source: beat for source, beat in alive.items() if source not in strange}
-        every_ttl = {**self._ttls_ms, **ttls_ms} if self._ttls_ms else ttls_ms
-        written = self._keyspace.write(Beats(ttl_ms, alive, new, expired, every_ttl))
+        sending = Beats(self._limits.ttl_ms, alive, new, expired, every_ttl)
+        self._under_way = _UnderWay(sending, len(beats), self._keyspace.send(sending), time.perf_counter())
         self._known.update(beats)
-        if written.moved < len(beats):
+        if expired:
+            self._warn_of_expired(expired, ttls_ms, now_ms)
+
+    def _end(self, under_way: _UnderWay, now_ms: int) -> None:
+        sent, ttl_ms = under_way.beats, self._limits.ttl_ms
+        written = self._keyspace.receive(under_way.sent)
+        self.redis_s = self.redis_s.and_(time.perf_counter() - under_way.at_s)
+        if written.moved < under_way.count:
             # Somebody has written something newer: a replay, or another task was ahead. The index knows; make the keys say so.
-            self.counts.stale += len(beats) - written.moved
-            self._known.update(self._keyspace.restore([*alive, *new], every_ttl, ttl_ms, now_ms))
+            self.counts.stale += under_way.count - written.moved
+            self._known.update(self._keyspace.restore([*sent.alive, *sent.new], sent.ttls_ms, ttl_ms, now_ms))
         if written.occupied:
             self.counts.occupied += len(written.occupied)
             for source in written.occupied:
                 self._known.pop(source, None)  # to be asked again: it may be free by then
-            self._warn(
-                "occupied",
-                f"{len(written.occupied)} key(s) hold another type of value, such as {next(iter(written.occupied))!r}: left alone",
-            )
-        if expired:
-            self._warn_of_expired(expired, ttls_ms, now_ms)
+            self._warn("occupied", f"{len(written.occupied)} key(s) hold another type of value, such as {min(written.occupied)!r}: kept")
 
     def _retime(self, fresh: Mapping[str, int], retimed: Mapping[str, int], now_ms: int) -> None:
         default = self._limits.ttl_ms

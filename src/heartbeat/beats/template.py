@@ -113,6 +113,8 @@ def _path(text: str) -> tuple[str | int, ...]:
 
 def _keys(batch: Columns) -> Sequence[Any]:
     keys = batch.keys()
+    if set(map(type, keys)) == {str}:
+        return keys
     return [key if isinstance(key, str) else Unfillable("the record has no key") if key is None else _text(key) for key in keys]
 
 
@@ -163,8 +165,11 @@ def _joined(values: Sequence[Any]) -> Name:
 
 def faults(names: Iterable[Any]) -> dict[Any, Unfillable]:
     """Return why some of these names may not be used."""
-    # First what cannot be wrong is let through at once: names are many, and wrong ones few.
-    suspects = [n for n in names if n.__class__ is not str or not n or len(n) > LONGEST_NAME // 4 or n.startswith(RESERVED)]
+    # What cannot be wrong is let through at once: names are many, and wrong ones few.
+    suspects = list(names)
+    texts = set(map(type, suspects)) == {str} and "" not in suspects and max(map(len, suspects)) <= LONGEST_NAME // 4
+    if texts and RESERVED not in "\n".join(suspects):
+        return {}
     return {name: why for name in suspects if (why := fault(name)) is not None}
 
 

@@ -266,8 +266,11 @@ class SinkTask(ABC):
         """Let go of partitions that are no longer ours; they may be somebody else's already. It must neither block nor raise."""
 
     @abstractmethod
-    def put(self, batch: Batch) -> None:
-        """Apply the batch and return only when it is applied. Called every turn, also with an empty batch.
+    def put(self, batch: Batch) -> bool | None:
+        """Apply the batch. Called every turn, also with an empty batch. Return whether it is still under way.
+
+        Then everything put before it is applied, and the next call brings it to its end too: the worker polls meanwhile. It
+        calls neither ``open`` nor ``close`` before that. After an error, what was under way is put again, with what came later.
 
         Raises:
             Reclaim: these partitions are to be opened again; what the batch has of them is dropped, the rest is put again.

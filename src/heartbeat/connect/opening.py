@@ -48,6 +48,10 @@ class Opening:
         self._retry_at_s = 0.0
         self._log = logs.Every(_RETRY_LOG_S)
 
+    def due(self) -> bool:
+        """Tell whether the next turn has something to close, or to open."""
+        return self._consumer.assigned is not self._seen or (bool(self._consumer.unopened) and self._clock() >= self._retry_at_s)
+
     def turn(self) -> None:
         """Close what is gone; open what waits, if something does and it is time.
 
@@ -59,7 +63,7 @@ class Opening:
             self._seen = self._consumer.assigned
             if gone:
                 self._plugin.close(gone)
-        if not self._consumer.unopened or self._clock() < self._retry_at_s:
+        if not (self._consumer.unopened and self.due()):
             return
         try:
             committed = self._consumer.committed()

@@ -15,6 +15,7 @@ from heartbeat import logs
 from heartbeat.connect.api import Measure, SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Pending
 from heartbeat.connect.kafka import Membership
+from heartbeat.connect.kept import Kept
 from heartbeat.connect.meters import Meters
 from heartbeat.connect.offsets import Progress
 from heartbeat.connect.opening import Consumer as OpeningConsumer
@@ -132,8 +133,7 @@ class TaskRunner:
         self._consumer: Consumer
         self._opening: Opening
         self._progress = Progress()
-        self._pending = Pending()
-        self._assigned: Mapping[TopicPartition, int] = {}
+        self._kept = Kept()
         self._failures = 0
         self._retry_at_s = 0.0
         self._next_commit_s = 0.0
@@ -263,68 +263,60 @@ class TaskRunner:
         delivery = self._consumer.poll(min(longest_s, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
         self.meters.read(delivery.messages, delivery.next_offsets, self._consumer.assigned)
         self._note_committed()
-        kept = self._kept()
+        if self._kept.follow(self._consumer.assigned):
+            self._failures, self._retry_at_s = 0, 0.0  # nothing is left to wait for
         self._progress.follow(self._consumer.assigned)
-        self._pending = kept.joined(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
-        self._opening.turn()
+        self._kept.add(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
         now = self._clock()
+        if self._opening.due() and self._kept.under_way.next_offsets:
+            self._put(now, Pending())
+        if not self._kept.under_way.next_offsets:
+            self._opening.turn()
         if now >= self._retry_at_s:
-            self._put(now)
+            self._put(now, self._kept.waiting)
         self._commit_if_due(now)
 
-    def _kept(self) -> Pending:
-        """Return what is pending of the assignments that still stand.
-
-        What was revoked is somebody else's now, and comes to them, or again to us, from the last commit.
-        """
-        assigned, before = self._consumer.assigned, self._assigned
-        self._assigned = assigned
-        if assigned is before or not self._pending.next_offsets:
-            return self._pending
-        kept = self._pending.only({partition for partition, number in assigned.items() if before.get(partition) == number})
-        if not kept.next_offsets:
-            self._failures, self._retry_at_s = 0, 0.0  # nothing is left to wait for
-        return kept
-
-    def _put(self, now: float) -> None:
+    def _put(self, now: float, batch: Pending) -> None:
+        """Put what waits, or nothing, which brings a batch under way to its end."""
         try:
-            self._put_in_words(self._spec.feed.conversion.batch(self._pending))
+            under_way = self._put_in_words(self._spec.feed.conversion.batch(batch))
         except Reclaim as error:
+            self._kept.failed()
             self._opening.give_back(error)
             return  # with the next turn what is kept of the batch is put again
         except RetriableError as error:
+            self._kept.failed()
             self._failures += 1
             self.meters.retried()
             wait_s = error.retry_after_s or backoff_s(self._failures, random.random())
             self._retry_at_s = self._clock() + wait_s
             self._consumer.pause()
             if self._retry_log.due(now):
-                log.warning("Task %s keeps %d records and tries again: %s", self._spec.id, len(self._pending.messages), error)
+                log.warning("Task %s keeps %d records and tries again: %s", self._spec.id, len(self._kept), error)
             return
         if self._failures:
-            log.info("Task %s applied the %d records it had kept", self._spec.id, len(self._pending.messages))
+            log.info("Task %s applied the %d records it had kept", self._spec.id, len(batch.messages))
             self._failures = 0
             self._retry_at_s = 0.0
             self._follow_target()
-        self.meters.put(self._clock() - now, len(self._pending.messages))
+        self.meters.put(self._clock() - now, len(batch.messages))
         self._opening.went_well()
-        self._note_topics()
-        self._progress.apply(self._pending.next_offsets)
-        self._pending = Pending()
+        self._note_topics(batch)
+        self._progress.apply(self._kept.put(under_way=under_way) if batch is self._kept.waiting else self._kept.ended())
 
-    def _put_in_words(self, batch: Any) -> None:
+    def _put_in_words(self, batch: Any) -> bool:
         try:
-            self._task.put(batch)
+            return bool(self._task.put(batch))
         except (RetriableError, Reclaim):
             raise
         except Exception as error:
             raise ConnectError("Exiting WorkerSinkTask due to unrecoverable exception.") from error
 
-    def _note_topics(self) -> None:
+    def _note_topics(self, batch: Pending) -> None:
         known = frozenset[str]() if self._forget_topics else self.status.topics
         # The end of a log has an offset too, but no record: the messages are asked, once per topic that is new.
-        new = {topic for topic, _ in self._pending.next_offsets} - known if self._pending.messages else set()
-        topics = known.union(message.topic() for message in self._pending.messages) if new else known
+        new = {topic for topic, _ in batch.next_offsets} - known if batch.messages else set()
+        topics = known.union(message.topic() for message in batch.messages) if new else known
         if topics != self.status.topics:
             self.status = TaskStatus(self.status.state, topics=topics)
         self._forget_topics = False
@@ -380,6 +372,8 @@ class TaskRunner:
 
     def _leave(self) -> None:
         """Commit what is applied, then leave the group: in this order, or the next owner applies it again."""
+        if self._kept.under_way.next_offsets and self.status.state is not State.FAILED:
+            self._put(self._clock(), Pending())
         for _ in range(2):  # the commit that may be in flight, then the rest
             self._consumer.wait_for_commit(_STOP_COMMIT_S)
             self._note_committed()
