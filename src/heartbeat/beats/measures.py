@@ -52,15 +52,15 @@ def _of_partitions(holdings: Holdings, clock: Clock) -> Iterator[Measure]:
         yield Measure("heartbeat_claims", "counter", "Partitions taken over, and refused by Redis, by reason.", {"reason": reason}, count)
     for partition, held in holdings.held.items():
         labels = {"topic": partition.topic, "partition": str(partition.partition)}
-        yield Measure(
-            "heartbeat_lag_records", "gauge", "Offsets between what is applied and the newest known end.", labels, lag({partition: held})
-        )
+        yield _gauge("lag_records", "Offsets between what is applied and the newest known end.", lag({partition: held}), labels)
         for name, at_ms, text in (
             ("until", held.stored.until_ms, "Age of the moment until which all that was committed is applied."),
             ("since", held.stored.since_ms, "For how long our looking has had no gap."),
         ):
             if at_ms is not None:
-                yield Measure(f"heartbeat_proven_{name}_age_seconds", "gauge", text, labels, (now_ms - at_ms) / 1000)
-    yield Measure(
-        "heartbeat_redis_clock_ahead_seconds", "gauge", "How far the clock of Redis is ahead of ours.", {}, clock.redis_ahead_ms / 1000
-    )
+                yield _gauge(f"proven_{name}_age_seconds", text, (now_ms - at_ms) / 1000, labels)
+    yield _gauge("redis_clock_ahead_seconds", "How far the clock of Redis is ahead of ours.", clock.redis_ahead_ms / 1000)
+
+
+def _gauge(name: str, text: str, value: float, labels: Mapping[str, str] = _NO_LABELS) -> Measure:
+    return Measure(f"heartbeat_{name}", "gauge", text, labels, value)
