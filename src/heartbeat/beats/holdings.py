@@ -17,7 +17,7 @@ from heartbeat.beats.clock import Clock
 from heartbeat.beats.keyspace import Advanced, Claimed, Keyspace, Row, Stored
 from heartbeat.beats.proof import Answer, Sight
 from heartbeat.beats.settings import Rules
-from heartbeat.connect.api import Committed, Logs, Survey, Topic, TopicPartition
+from heartbeat.connect.api import Committed, Logs, Survey, TopicPartition
 from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,12 @@ _SKEW_LOG_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One partition: our token, what Redis holds of it as far as we know, and what we can see."""
+    """One partition: our token, what Redis holds of it as far as we know, what we can see, and in which log."""
 
     token: str
     stored: Stored
     sight: Sight
+    log: str = ""
 
     def row(self, partition: TopicPartition) -> Row | None:
         """Return what Redis does not know yet, if anything."""
@@ -42,7 +43,7 @@ class Held:
         if not proven and sight.applied == stored.offset:
             return None
         seen = (sight.since_ms, sight.until_ms, sight.epoch) if proven else (None, None, None)
-        return Row(partition, self.token, stored.offset or 0, sight.applied, *seen)
+        return Row(partition, self.token, stored.offset or 0, sight.applied, *seen, self.log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,6 @@ class Holdings:
         self._clock = clock
         self._rules = rules
         self._topics: dict[str, int] = {}
-        self._ids: dict[str, str] = {}
         self._made_anew: set[TopicPartition] = set()
         self._run_id = ""
         self._since_agreed_ms = -1
@@ -82,12 +82,9 @@ class Holdings:
         """
         token = secrets.token_hex(8)
         partitions = sorted(committed)
-        ids = self._logs.topic_ids({partition.topic for partition in partitions})
         claimed = self._keyspace.claim(self._rules.config, self._rules.ttl_ms, token, partitions)
         self._clock.told(claimed.redis_ms)
         self._run_id = claimed.run_id
-        # Remembered until the claim holds: by the next attempt the new log may have outgrown the stored offset.
-        self._made_anew |= {p for p in partitions if claimed.ids.get(p.topic, ids.get(p.topic)) != ids.get(p.topic)}
         if claimed.previous_ttl_ms != self._rules.ttl_ms:
             self.previous_ttl_ms = claimed.previous_ttl_ms
         if claimed.dropped:
@@ -96,9 +93,8 @@ class Holdings:
             )
         self._topics = dict(claimed.topics) if self._rules.pattern else {}
         starts, proven = self._starts(committed, claimed)
-        if not self._keyspace.begin(token, ids, starts, proven):
+        if not self._keyspace.begin(token, starts, proven):
             raise RetriableError("another task has claimed the same partitions meanwhile")
-        self._ids |= ids
         self._made_anew.difference_update(partitions)
         self.held = {**self.held, **{p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}}
         return starts
@@ -142,7 +138,8 @@ class Holdings:
             else:
                 until = int(known.metadata) if known is not None and known.metadata.isdigit() else self._clock.now_ms()
                 lost[partition] = min(until, self._clock.now_ms()) - self._rules.horizon_ms
-                self._count("made_anew" if partition in self._made_anew else "rebuild")
+                reason = "first_start" if stored.offset is None and known is None else "rebuild"
+                self._count("made_anew" if partition in self._made_anew else reason)
         return starts | self._horizon(lost, bounds), proven
 
     def _wanted(self, stored: Stored, known: Committed | None) -> int | None:
@@ -207,26 +204,24 @@ class Holdings:
         if asked.time_ms <= self._since_agreed_ms:
             return  # asked for by a clock that we do not believe
         held = dict(self.held)
-        made_anew = self._other_logs(survey.topics)
+        made_anew: set[TopicPartition] = set()
         for partition, end in survey.ends.items():
-            if partition in held and partition in asked.reached:
-                reached = asked.reached[partition]
-                sight = held[partition].sight.answered(Answer(asked.time_ms, reached, end.offset, end.epoch))
-                held[partition] = replace(held[partition], sight=sight)
-                if end.offset < reached:
-                    made_anew.add(partition)
+            topic, known = survey.topics.get(partition.topic), held.get(partition)
+            if known is None or partition not in asked.reached or (topic is None and known.stored.log):
+                continue  # without a word on which log this is, it is no proof of the one we know
+            log_id = topic.id if topic is not None else ""
+            if end.offset < asked.reached[partition] or (log_id and known.stored.log not in ("", log_id)):
+                made_anew.add(partition)
+            sight = known.sight.answered(Answer(asked.time_ms, asked.reached[partition], end.offset, end.epoch))
+            held[partition] = replace(known, sight=sight, log=log_id)
         self.held = held
         topics = {topic: known.partitions for topic, known in survey.topics.items() if known is not None}
         if topics and not {*self._logs.topics, *self._topics} - survey.topics.keys():
             self._topics = topics if self._rules.pattern else {}
             self._topics_new = topics, asked.time_ms
         if made_anew:
-            self._made_anew |= made_anew
+            self._made_anew |= made_anew  # until their claim holds: by the next attempt the new log may have outgrown the stored offset
             raise Reclaim("the log is not the one that was applied: the topic was made anew, or cut", made_anew)
-
-    def _other_logs(self, topics: Mapping[str, Topic | None]) -> set[TopicPartition]:
-        """Return the partitions of topics whose id is another than at the claim."""
-        return {p for p in self.held if (known := topics.get(p.topic)) is not None and known.id != self._ids.get(p.topic, known.id)}
 
     def _say_skew(self) -> None:
         if self._skew_log.due(self._clock.now_ms() / 1000):
@@ -264,7 +259,7 @@ class Holdings:
 def _taken(token: str, start: int, stored: Stored, *, proven: bool) -> Held:
     now = Stored(start)
     if proven and stored.since_ms is not None and stored.until_ms is not None and stored.epoch is not None:
-        now = Stored(start, stored.since_ms, stored.until_ms, stored.epoch)
+        now = replace(stored, offset=start)
         return Held(token, now, Sight.resumed(start, stored.since_ms, stored.until_ms, stored.epoch))
     return Held(token, now, Sight(start))
 
@@ -274,4 +269,4 @@ def _stored(held: Held, row: Row | None) -> Stored:
         return held.stored
     if row.since_ms is None:
         return replace(held.stored, offset=row.offset)
-    return Stored(row.offset, row.since_ms, row.until_ms, row.epoch)
+    return Stored(row.offset, row.since_ms, row.until_ms, row.epoch, row.log)

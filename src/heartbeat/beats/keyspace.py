@@ -44,27 +44,29 @@ class Info(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the proof says of a partition. ``offset`` is None where nothing was ever applied, or nothing survived."""
+    """What the proof says of a partition. ``offset`` is None where nothing was ever applied, or nothing survived.
+
+    ``log`` is the id of the topic in which this was proven: one made anew under the same name has another.
+    """
 
     offset: int | None = None
     since_ms: int | None = None
     until_ms: int | None = None
     epoch: int | None = None
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What a claim found. ``dropped`` tells that the index was another configuration's and is gone.
 
-    ``previous_ttl_ms`` is what the last claim gave as everybody's ttl, ``ids`` which topics were meant by their names.
-    ``run_id`` is the server process's own.
+    ``previous_ttl_ms`` is what the last claim gave as everybody's ttl. ``run_id`` is the server process's own.
     """
 
     dropped: bool
     previous_ttl_ms: int
     redis_ms: int
     run_id: str
-    ids: Mapping[str, str]
     topics: Mapping[str, int]
     partitions: Mapping[TopicPartition, Stored]
 
@@ -79,6 +81,7 @@ class Row(NamedTuple):
     since_ms: int | None
     until_ms: int | None
     epoch: int | None
+    log: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +142,20 @@ class Keyspace:
 
     def claim(self, config: str, ttl_ms: int, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
         """Take partitions over: whoever had them before is refused from now on. ``config`` names what the index is of."""
-        topics = sorted({partition.topic for partition in partitions})
         names = [_name(partition) for partition in partitions]
-        words: list[Argument] = [config, ttl_ms, token, len(topics), *topics, *names]
-        _, reply = self._connection.calls(("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, *words))
-        dropped, previous_ttl_ms, time, run_id, counts, ids, found = reply
-        stored = {partition: Stored(*map(_integer, values)) for partition, values in zip(partitions, found, strict=True)}
+        _, reply = self._connection.calls(
+            ("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, config, ttl_ms, token, *names)
+        )
+        dropped, previous_ttl_ms, time, run_id, counts, found = reply
+        stored = {partition: _stored(values) for partition, values in zip(partitions, found, strict=True)}
         known = msgspec.json.decode(counts, type=dict[str, int]) if counts else {}
-        of = {topic: text.decode() for topic, text in zip(topics, ids, strict=True) if text is not None}
-        return Claimed(bool(dropped), int(previous_ttl_ms), _ms(time), run_id.decode(), of, known, stored)
+        return Claimed(bool(dropped), int(previous_ttl_ms), _ms(time), run_id.decode(), known, stored)
 
-    def begin(
-        self, token: str, ids: Mapping[str, str], starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]
-    ) -> bool:
-        """Store where claimed partitions start, and in which topics. Return whether the claim still holds."""
+    def begin(self, token: str, starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]) -> bool:
+        """Store where claimed partitions start. Return whether the claim still holds."""
         kept = set(still_proven)
         rows = [word for p, offset in starts.items() for word in (_name(p), offset, int(p in kept))]
-        topics = [word for topic, known in ids.items() for word in (topic, known)]
-        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.proof,), token, len(topics), *topics, *rows)))
+        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.proof,), token, *rows)))
 
     def advance(self, run_id: str, rows: Iterable[Row], topics: Mapping[str, int] | None, topics_at_ms: int) -> Advanced:
         """Store how far partitions have come, and what is proven of them: behind the data this speaks of, never before.
@@ -165,7 +164,7 @@ class Keyspace:
         """
         words: list[Argument] = [run_id, "" if topics is None else msgspec.json.encode(topics), topics_at_ms]
         for row in rows:
-            proven = (row.since_ms, row.until_ms, row.epoch)
+            proven = (row.since_ms, row.until_ms, row.epoch, row.log)
             words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))
         keys = (self.proof, self.deadlines, self.down, self.gone)
         refused, time, sources, gone = self._connection.call(*self._script(scripts.ADVANCE, keys, *words))
@@ -178,7 +177,7 @@ class Keyspace:
             return
         for partition, offset in offsets.items():
             name = _name(partition)
-            fields = [f"{name}/{field}" for field in ("token", "since", "until", "epoch", *(("offset",) if offset is None else ()))]
+            fields = [f"{name}/{field}" for field in ("token", "since", "until", "epoch", "log", *(("offset",) if offset is None else ()))]
             self._connection.call("HDEL", self.proof, *fields)
             if offset is not None:
                 self._connection.call("HSET", self.proof, f"{name}/offset", offset)
@@ -189,7 +188,7 @@ class Keyspace:
         values = dict(zip(words[::2], words[1::2], strict=True))
         found = [name.removesuffix(b"/token") for name in values if name.endswith(b"/token")]
         return {
-            _partition(name): Stored(*(_integer(values.get(name + part)) for part in (b"/offset", b"/since", b"/until", b"/epoch")))
+            _partition(name): _stored([values.get(name + part) for part in (b"/offset", b"/since", b"/until", b"/epoch", b"/log")])
             for name in found
         }
 
@@ -342,6 +341,11 @@ def _name(partition: TopicPartition) -> str:
 def _partition(name: bytes) -> TopicPartition:
     topic, _, number = name.decode().rpartition("/")
     return TopicPartition(topic, int(number))
+
+
+def _stored(values: Sequence[bytes | None]) -> Stored:
+    offset, since_ms, until_ms, epoch = map(_integer, values[:4])
+    return Stored(offset, since_ms, until_ms, epoch, (values[4] or b"").decode())
 
 
 def _integer(text: bytes | None) -> int | None:

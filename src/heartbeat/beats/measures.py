@@ -42,7 +42,7 @@ def _of_sources(sources: Sources) -> Iterator[Measure]:
     took = sources.redis_s
     yield Measure("heartbeat_redis_batches", "counter", "Batches that Redis has acknowledged.", {}, took.count)
     text = "Seconds from sending a batch until all its replies were read."
-    yield Measure("heartbeat_redis_batch_seconds_sum", "counter", text, {}, took.total)
+    yield Measure("heartbeat_redis_batch_seconds", "counter", text, {}, took.total)
     yield _gauge("redis_batch_seconds_max", "The longest of these since the task started.", took.longest)
 
 

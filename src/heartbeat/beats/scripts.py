@@ -15,7 +15,7 @@ local run_id = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or 
 CLAIM: Final = (
     _RUN_ID
     + """
--- KEYS: proof, then the rest of the index. ARGV: config, everybody's ttl, token, how many topics, topics, partitions.
+-- KEYS: proof, then the rest of the index. ARGV: config, everybody's ttl, token, partitions.
 -- An index of other topics or another template is dropped: it would be a mass of sources that nobody beats for any more.
 local config, dropped = redis.call('HGET', KEYS[1], 'config'), 0
 if config and config ~= ARGV[1] then
@@ -24,28 +24,25 @@ if config and config ~= ARGV[1] then
 end
 local ttl = redis.call('HGET', KEYS[1], 'ttl') or ARGV[2]
 redis.call('HSET', KEYS[1], 'config', ARGV[1], 'ttl', ARGV[2])
-local ids, found, first = {}, {}, 5 + tonumber(ARGV[4])
-for i = 5, first - 1 do ids[i - 4] = redis.call('HGET', KEYS[1], ARGV[i] .. '/id') end
-for i = first, #ARGV do
+local found = {}
+for i = 4, #ARGV do
   local p = ARGV[i]
-  found[i - first + 1] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch')
+  found[i - 3] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch', p .. '/log')
   redis.call('HSET', KEYS[1], p .. '/token', ARGV[3])
 end
-return {dropped, ttl, redis.call('TIME'), run_id, redis.call('HGET', KEYS[1], 'partitions'), ids, found}
+return {dropped, ttl, redis.call('TIME'), run_id, redis.call('HGET', KEYS[1], 'partitions'), found}
 """
 )
 
 BEGIN: Final = """
--- KEYS: proof. ARGV: token, how many words of topics, (topic, id), then (partition, offset, '1' if what was proven stays proven).
-local first = 3 + tonumber(ARGV[2])
-for i = first, #ARGV, 3 do
+-- KEYS: proof. ARGV: token, then (partition, offset, '1' if what was proven stays proven).
+for i = 2, #ARGV, 3 do
   if redis.call('HGET', KEYS[1], ARGV[i] .. '/token') ~= ARGV[1] then return 0 end
 end
-for i = 3, first - 1, 2 do redis.call('HSET', KEYS[1], ARGV[i] .. '/id', ARGV[i + 1]) end
-for i = first, #ARGV, 3 do
+for i = 2, #ARGV, 3 do
   local p = ARGV[i]
   redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 1])
-  if ARGV[i + 2] ~= '1' then redis.call('HDEL', KEYS[1], p .. '/since', p .. '/until', p .. '/epoch') end
+  if ARGV[i + 2] ~= '1' then redis.call('HDEL', KEYS[1], p .. '/since', p .. '/until', p .. '/epoch', p .. '/log') end
 end
 return 1
 """
@@ -54,21 +51,22 @@ ADVANCE: Final = (
     _RUN_ID
     + """
 -- KEYS: proof, deadlines, down, gone. ARGV: run id of the server that took the data, partition set ('' if it is not new), when it was
--- asked for, then (partition, token, expected offset, new offset, since, until, epoch). since of '': nothing new is proven.
+-- asked for, then (partition, token, expected offset, new offset, since, until, epoch, log). since of '': nothing new is proven.
 -- An offset that is new already is our own: the reply to it was lost.
 local refused = {}
-for i = 4, #ARGV, 7 do
+for i = 4, #ARGV, 8 do
   local p = ARGV[i]
   local now = redis.call('HMGET', KEYS[1], p .. '/token', p .. '/offset')
   local ours = now[1] == ARGV[i + 1] and (now[2] == ARGV[i + 2] or now[2] == ARGV[i + 3])
   if not ours or run_id ~= ARGV[1] then refused[#refused + 1] = p end
 end
 if #refused == 0 then
-  for i = 4, #ARGV, 7 do
+  for i = 4, #ARGV, 8 do
     local p = ARGV[i]
     redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 3])
     if ARGV[i + 4] ~= '' then
-      redis.call('HSET', KEYS[1], p .. '/since', ARGV[i + 4], p .. '/until', ARGV[i + 5], p .. '/epoch', ARGV[i + 6])
+      redis.call('HSET', KEYS[1], p .. '/since', ARGV[i + 4], p .. '/until', ARGV[i + 5])
+      redis.call('HSET', KEYS[1], p .. '/epoch', ARGV[i + 6], p .. '/log', ARGV[i + 7])
     end
   end
   if ARGV[2] ~= '' and tonumber(redis.call('HGET', KEYS[1], 'partitions_at') or 0) < tonumber(ARGV[3]) then

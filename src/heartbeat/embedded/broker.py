@@ -39,6 +39,7 @@ _SIGNATURES: Final = {
     "rd_kafka_mock_cluster_destroy": (None, [_POINTER]),
     "rd_kafka_mock_cluster_bootstraps": (_TEXT, [_POINTER]),
     "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [_POINTER, ctypes.c_int32]),
+    "rd_kafka_mock_set_controller_id": (ctypes.c_int, [_POINTER, ctypes.c_int32]),
     "rd_kafka_mock_topic_create": (ctypes.c_int, [_POINTER, _TEXT, ctypes.c_int, ctypes.c_int]),
     "rd_kafka_mock_broker_set_down": (ctypes.c_int, [_POINTER, ctypes.c_int32]),
     "rd_kafka_mock_broker_set_up": (ctypes.c_int, [_POINTER, ctypes.c_int32]),
@@ -67,6 +68,8 @@ class EmbeddedBroker:
             raise StartError("The embedded broker could not start: no port on 127.0.0.1 could be opened.")
         # The broker's own three seconds before a group's first assignment would be most of a demo's start.
         self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        # Without a controller nobody answers how many partitions a topic has.
+        self._library.rd_kafka_mock_set_controller_id(self._cluster, 1)
         self.bootstrap: Final[str] = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         try:
             for name, partitions in (topics or {}).items():
