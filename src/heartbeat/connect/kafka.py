@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 Offsets = dict[TopicPartition, int]
 
-# Called by the hundred thousand a second.
-_error, _topic, _partition = ck.Message.error, ck.Message.topic, ck.Message.partition
 _METADATA_TIMEOUT_S = 2.0
 _COMMITTED_TIMEOUT_S = 2.0
 _INTERNAL_TOPICS = {"__consumer_offsets", "__transaction_state", "__share_group_state"}
@@ -148,14 +146,14 @@ class SinkConsumer:
         return partition in before and before[partition] == self.assigned.get(partition)
 
     def _deliver(self, events: list[Any]) -> Delivery:
-        if any(map(_error, events)):  # not by ==: comparing a KafkaError with None leaves an exception behind for whoever comes next
+        if any([event.error() is not None for event in events]):  # a list: a generator costs twice as much
             return self._deliver_with_errors(events)
         assigned = self.assigned
         # Offsets rise within a partition, so its last event stands; the rest is done once a partition, not once a record.
-        topics = set(map(_topic, events))
+        topics = {event.topic() for event in events}
         if len(topics) == 1:
-            topic, ends = str(topics.pop()), dict(zip(map(_partition, events), events, strict=True))
-            offsets = {TopicPartition(topic, event.partition()): event.offset() + 1 for event in ends.values()}
+            topic, ends = topics.pop(), {event.partition(): event for event in events}
+            offsets = {TopicPartition(topic, partition): event.offset() + 1 for partition, event in ends.items()}
         else:
             last = {(event.topic(), event.partition()): event for event in events}
             offsets = {TopicPartition(*partition): event.offset() + 1 for partition, event in last.items()}
