@@ -91,6 +91,7 @@ class SinkConsumer:
         self._positions: Offsets = {}
         self._assignments = 0
         self._paused = False
+        self._held: set[TopicPartition] = set()
         self._fatal: ck.KafkaError | None = None
         self._commit_started_s: float | None = None
         self._in_flight: Offsets = {}
@@ -163,6 +164,7 @@ class SinkConsumer:
         return self._deliver_with_errors(events)
 
     def _deliver_with_errors(self, events: list[Any]) -> Delivery:
+        gone: set[TopicPartition] = set()
         delivery = Delivery()
         for event in events:
             error = event.error()
@@ -170,7 +172,7 @@ class SinkConsumer:
             if error is not None and error.code() != ck.KafkaError._PARTITION_EOF:
                 if error.code() == ck.KafkaError._AUTO_OFFSET_RESET and self._membership.opens:
                     log.warning("The log of %s-%d does not have our position: %s", *partition, error.str())
-                    self.reopen([partition])
+                    gone.add(partition)
                 else:
                     self._note_error(error)
                 continue
@@ -182,7 +184,11 @@ class SinkConsumer:
             else:
                 delivery.next_offsets[partition] = event.offset()
         self._positions.update(delivery.next_offsets)
-        return delivery
+        if not gone:
+            return delivery
+        self.reopen(gone)  # now that positions are known; and what is delivered of them must not pass for what comes from the new start
+        messages = [message for message in delivery.messages if (message.topic(), message.partition()) not in gone]
+        return Delivery(messages, {partition: offset for partition, offset in delivery.next_offsets.items() if partition not in gone})
 
     def _note_error(self, error: Any) -> None:
         if error.fatal() or error.code() in _PERMANENT:
@@ -195,13 +201,18 @@ class SinkConsumer:
         """Stop fetching, stay a member. Partitions assigned later are paused too."""
         if not self._paused:
             self._paused = True
-            self._consumer.pause(_to_kafka(self.assigned))
+            self._hold(self._consumer, self.assigned)
 
     def resume(self) -> None:
         """Fetch again."""
         if self._paused:
             self._paused = False
-            self._consumer.resume(_to_kafka(self.assigned))
+            self._consumer.resume(_to_kafka(self._held))  # also what is not ours now: the client would hold it when it comes back
+            self._held = set()
+
+    def _hold(self, consumer: Any, partitions: Iterable[TopicPartition]) -> None:
+        self._held.update(partitions)
+        consumer.pause(_to_kafka(partitions))
 
     def committed(self) -> dict[TopicPartition, Committed | None]:
         """Return what the group has committed of the partitions that wait to be started.
@@ -221,6 +232,8 @@ class SinkConsumer:
     def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Begin to consume these partitions, of those that wait to be started, there. Each counts as assigned anew."""
         starting = {partition: offset for partition, offset in offsets.items() if partition in self.unopened}
+        if not starting:
+            return
         self._assignments += 1
         self._positions.update(starting)
         self.unopened -= starting.keys()
@@ -232,7 +245,7 @@ class SinkConsumer:
                 # Without the incremental protocol an assignment is always whole: the others go on where they are.
                 self._consumer.assign(_to_kafka({partition: self._positions[partition] for partition in self.assigned}))
             if self._paused:
-                self._consumer.pause(_to_kafka(starting.keys()))
+                self._hold(self._consumer, starting)
         except ck.KafkaException as error:
             self.reopen(starting)
             raise RetriableError(f"Could not start {sorted(starting)}: {error.args[0].str()}") from error
@@ -240,6 +253,8 @@ class SinkConsumer:
     def reopen(self, partitions: Iterable[TopicPartition]) -> None:
         """Consume nothing more of these partitions until they are started again."""
         again = [partition for partition in partitions if partition in self.assigned]
+        if not again:
+            return
         self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in again}
         self.unopened |= frozenset(again)
         try:
@@ -307,7 +322,7 @@ class SinkConsumer:
         try:
             (consumer.incremental_assign if self._incremental else consumer.assign)(partitions)
             if self._paused:
-                consumer.pause(partitions)
+                self._hold(consumer, () if self._membership.opens else gained)
         except ck.KafkaException as error:
             log.warning("Could not take the assignment %s: %s", sorted(gained), error.args[0].str())
 
@@ -325,11 +340,13 @@ class SinkConsumer:
 
     def _on_lost(self, consumer: Any, partitions: list[Any]) -> None:
         gone = {TopicPartition(p.topic, p.partition) for p in partitions}
+        # What was never started is not in the client's assignment: naming it would fail, and leave the rebalance unfinished for good.
+        started = gone & self.assigned.keys()
         self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in gone}
         self.unopened -= gone
         try:
             if self._incremental:
-                consumer.incremental_unassign(partitions)
+                consumer.incremental_unassign(_to_kafka(started))
             else:
                 consumer.unassign()
         except ck.KafkaException as error:
