@@ -13,7 +13,7 @@ from heartbeat.config import ConfigDef, Key, Type
 from heartbeat.connect.api import Batch, Committed, SinkTask, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import ByteArrayConverter, Converter
-from heartbeat.connect.kafka import Delivery, Membership
+from heartbeat.connect.kafka import Delivery, Membership, no_metadata
 from heartbeat.connect.store import ConnectorRecord, Store
 from heartbeat.connect.task import Feed, Pace, TaskId, TaskRunner, TaskSpec
 from heartbeat.errors import RetriableError
@@ -108,6 +108,8 @@ class FakeConsumer:
         self.assigned: Mapping[TopicPartition, int] = {}
         self.unopened: frozenset[TopicPartition] = frozenset()
         self.held: dict[TopicPartition, Committed | RetriableError | None] = {}
+        self.start_error: RetriableError | None = None
+        self.metadata: Callable[[TopicPartition], str] = no_metadata
         self.clock = clock
         self.journal = journal
         self.script: deque[Step] = deque()
@@ -117,8 +119,11 @@ class FakeConsumer:
         self.closed = 0
         self.polls: list[tuple[float, int]] = []
         self.commits: list[dict[TopicPartition, int]] = []
+        self.notes: list[dict[TopicPartition, str]] = []
+        """The text that went with each commit, of revocations too."""
         self.lookups = 0
         self.committable: Callable[[], Mapping[TopicPartition, int]] = dict
+        self.opens = False
         self._assignments = 0
         self._in_flight: tuple[float, dict[TopicPartition, int]] | None = None
         self._acknowledged: dict[TopicPartition, int] = {}
@@ -138,6 +143,7 @@ class FakeConsumer:
         """Take partitions away, with the commit that belongs to it."""
         leaving = {partition: offset for partition, offset in self.committable().items() if partition in partitions}
         self.journal.append(("revoked", leaving))
+        self.notes.append({partition: self.metadata(partition) for partition in leaving})
         self.unopened -= frozenset(partitions)
         self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in partitions}
 
@@ -179,13 +185,18 @@ class FakeConsumer:
 
     def start_at(self, offsets: Mapping[TopicPartition, int]) -> None:
         self.journal.append(("start", dict(offsets)))
-        self.unopened -= offsets.keys()
-        self.assign(*offsets)
+        if self.start_error is not None:
+            error, self.start_error = self.start_error, None
+            raise error
+        starting = self.unopened & offsets.keys()
+        self.unopened -= starting
+        self.assign(*starting)
 
     def reopen(self, partitions: Collection[TopicPartition]) -> None:
         self.journal.append(("reopen", sorted(partitions)))
-        self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in partitions}
-        self.unopened |= frozenset(partitions)
+        again = self.assigned.keys() & {*partitions}
+        self.assigned = {partition: number for partition, number in self.assigned.items() if partition not in again}
+        self.unopened |= again
 
     def pause(self) -> None:
         self._paused = True
@@ -195,6 +206,7 @@ class FakeConsumer:
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         self.journal.append(("commit", dict(offsets)))
+        self.notes.append({partition: self.metadata(partition) for partition in offsets})
         self.commits.append(dict(offsets))
         self._in_flight = self.clock(), dict(offsets)
 
@@ -255,6 +267,40 @@ class FakeSink(SinkTask):
             raise self.stop_error
 
 
+class OwningSink(FakeSink):
+    """The same, but it says where partitions start: at ``starts``, else at 0. ``openings`` are exceptions to raise, or None."""
+
+    OWNS_OFFSETS: ClassVar[bool] = True
+
+    def __init__(self, journal: list[Any]) -> None:
+        super().__init__(journal)
+        self.openings: deque[BaseException | None] = deque()
+        self.starts: dict[TopicPartition, int] = {}
+        self.has: set[TopicPartition] = set()
+        """What it believes to have."""
+
+    def open(self, committed: Mapping[TopicPartition, Committed | None]) -> Mapping[TopicPartition, int]:
+        outcome = self.openings.popleft() if self.openings else None
+        self.journal.append(("open", dict(committed)))
+        if outcome is not None:
+            raise outcome
+        assert not self.has & committed.keys(), "opened again without having been closed"
+        self.has |= committed.keys()
+        return {partition: self.starts.get(partition, 0) for partition in committed}
+
+    def close(self, partitions: Collection[TopicPartition]) -> None:
+        self.journal.append(("closed", sorted(partitions)))
+        self.has -= set(partitions)
+
+    def commit_metadata(self, partition: TopicPartition) -> str:
+        return f"until {partition.partition}"
+
+    def put(self, batch: Batch) -> None:
+        strangers = batch.next_offsets.keys() - self.has
+        assert not strangers, f"given records of what it does not have: {strangers}"
+        super().put(batch)
+
+
 @dataclass(slots=True)
 class Stage:
     """A runner with everything around it faked."""
@@ -296,13 +342,14 @@ def stage(
     value: Converter | None = None,
     tolerance: Tolerance | None = None,
     paused: bool = False,
+    plugin: type[FakeSink] = FakeSink,
 ) -> Stage:
     """Return a task ``c-0`` that consumes topic ``t`` and commits every ten seconds."""
     clock, journal = FakeClock(), list[Any]()
-    consumer, sink = FakeConsumer(clock, journal), FakeSink(journal)
+    consumer, sink = FakeConsumer(clock, journal), plugin(journal)
 
     def member(membership: Membership) -> FakeConsumer:
-        consumer.committable = membership.committable
+        consumer.committable, consumer.metadata, consumer.opens = membership.committable, membership.metadata, membership.opens
         return consumer
 
     spec = TaskSpec(

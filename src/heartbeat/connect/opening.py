@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_BASE_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 1.0
+_CALM_S: Final = 5.0
 _RETRY_LOG_S: Final = 10.0
 
 
@@ -43,14 +44,16 @@ class Opening:
         self._consumer = consumer
         self._plugin = plugin
         self._clock = clock
-        self._seen: Mapping[TopicPartition, int] = {}
+        # What the plugin believes to have. Not what is consumed: it may have opened a partition that then could not be started.
+        self._given: frozenset[TopicPartition] = frozenset()
         self._failures = 0
+        self._failed_at_s = float("-inf")
         self._retry_at_s = 0.0
         self._log = logs.Every(_RETRY_LOG_S)
 
     def due(self) -> bool:
         """Tell whether the next turn has something to close, or to open."""
-        return self._consumer.assigned is not self._seen or (bool(self._consumer.unopened) and self._clock() >= self._retry_at_s)
+        return bool(self._gone()) or self._may_open()
 
     def turn(self) -> None:
         """Close what is gone; open what waits, if something does and it is time.
@@ -58,40 +61,53 @@ class Opening:
         Raises:
             ConnectError: the plugin cannot open them; the task has failed.
         """
-        if self._consumer.assigned is not self._seen:
-            gone = self._seen.keys() - self._consumer.assigned.keys()
-            self._seen = self._consumer.assigned
-            if gone:
-                self._plugin.close(gone)
-        if not (self._consumer.unopened and self.due()):
-            return
-        try:
-            committed = self._consumer.committed()
-            self._consumer.start_at(self._plugin.open(committed))
-        except (RetriableError, Reclaim) as error:
-            self._again(f"cannot take over {_names(self._consumer.unopened)} yet", error)
-        except ConnectError:
-            raise
-        except Exception as error:
-            raise ConnectError("Exiting WorkerSinkTask due to unrecoverable exception.") from error
+        gone = self._gone()
+        self._given = frozenset(self._consumer.assigned)
+        if gone:
+            self._plugin.close(gone)
+        if self._may_open():
+            self._open()
 
     def give_back(self, error: Reclaim) -> None:
         """Open these partitions again, because the plugin cannot go on in them."""
         partitions = [TopicPartition(*partition) for partition in error.partitions]
         self._consumer.reopen(partitions)
-        self._again(f"takes over {_names(partitions)} again", error)
+        self._again(f"takes over {_names(partitions)} again: {error}")
 
-    def went_well(self) -> None:
-        """Note that a batch was applied: the next trouble is not the last one going on."""
-        self._failures = 0
+    def _gone(self) -> frozenset[TopicPartition]:
+        return self._given - self._consumer.assigned.keys()
 
-    def _again(self, what: str, error: Exception) -> None:
-        # The first attempt after a success is made at once: what a claim heals should heal without delay.
-        wait_s = backoff_s(self._failures, random.random()) if self._failures else 0.0
+    def _may_open(self) -> bool:
+        return bool(self._consumer.unopened) and self._clock() >= self._retry_at_s
+
+    def _open(self) -> None:
+        try:
+            starts = self._plugin.open(self._consumer.committed())
+            self._given |= starts.keys()
+            self._consumer.start_at(starts)
+        except Reclaim as error:
+            self.give_back(error)
+        except RetriableError as error:
+            self._again(f"cannot take over {_names(self._consumer.unopened)} yet: {error}", error.retry_after_s)
+        except ConnectError:
+            raise
+        except Exception as error:
+            raise ConnectError("Exiting WorkerSinkTask due to unrecoverable exception.") from error
+        else:
+            if self._consumer.unopened:
+                self._again(f"was not told where {_names(self._consumer.unopened)} starts")
+
+    def _again(self, what: str, wish_s: float | None = None) -> None:
+        now = self._clock()
+        # Time tells the next trouble from the last one going on: a put that went well may have had nothing of these partitions.
+        if now - self._failed_at_s > _CALM_S:
+            self._failures = 0
+        # The first attempt after a calm time is made at once: what a claim heals should heal without delay.
+        wait_s = wish_s or (backoff_s(self._failures, random.random()) if self._failures else 0.0)
         self._failures += 1
-        self._retry_at_s = self._clock() + wait_s
-        if self._log.due(self._clock()):
-            log.warning("Task %s %s: %s", self._task, what, error)
+        self._failed_at_s, self._retry_at_s = now, now + wait_s
+        if self._log.due(now):
+            log.warning("Task %s %s", self._task, what)
 
 
 def _names(partitions: Collection[TopicPartition]) -> str:

@@ -300,7 +300,6 @@ class TaskRunner:
             self._retry_at_s = 0.0
             self._follow_target()
         self.meters.put(self._clock() - now, len(batch.messages))
-        self._opening.went_well()
         self._note_topics(batch)
         self._progress.apply(self._kept.put(under_way=under_way) if batch is self._kept.waiting else self._kept.ended())
 
