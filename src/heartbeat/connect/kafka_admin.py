@@ -162,7 +162,8 @@ class PartitionLogs:
         Raises:
             RetriableError: a leader did not answer in time.
         """
-        wanted = {partition: OffsetSpec.for_timestamp(at_ms) for partition, at_ms in times_ms.items()}
+        # A time before 1970 would be another question: in the protocol -1 is the end of the log.
+        wanted = {partition: OffsetSpec.for_timestamp(max(0, at_ms)) for partition, at_ms in times_ms.items()}
         answers = {partition: _found(future) for partition, future in self._offsets(wanted, _LOOKUP_TIMEOUT_S).items()}
         return {partition: offset if offset >= 0 else None for partition, offset in answers.items()}
 
