@@ -263,8 +263,7 @@ class TaskRunner:
         delivery = self._consumer.poll(min(longest_s, max(0.0, retry_in_s)), 1 if self._failures else self._spec.feed.pace.max_records)
         self.meters.read(delivery.messages, delivery.next_offsets, self._consumer.assigned)
         self._note_committed()
-        if self._kept.follow(self._consumer.assigned):
-            self._failures, self._retry_at_s = 0, 0.0  # nothing is left to wait for
+        self._drop_what_went()
         self._progress.follow(self._consumer.assigned)
         self._kept.add(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
         now = self._clock()
@@ -272,9 +271,14 @@ class TaskRunner:
             self._put(now, Pending())
         if not self._kept.under_way.next_offsets:
             self._opening.turn()
+            self._drop_what_went()  # also within this turn: put behind its new start, it would pass for what comes from there
         if now >= self._retry_at_s:
             self._put(now, self._kept.waiting)
         self._commit_if_due(now)
+
+    def _drop_what_went(self) -> None:
+        if self._kept.follow(self._consumer.assigned):
+            self._failures, self._retry_at_s = 0, 0.0  # nothing is left to wait for
 
     def _put(self, now: float, batch: Pending) -> None:
         """Put what waits, or nothing, which brings a batch under way to its end."""
