@@ -1,7 +1,4 @@
-"""What a plugin may ask about logs, on the embedded broker: answered once, in its time, and never in the way for long.
-
-How many partitions a topic has is asked of a real cluster only, in ``tests/real``: the embedded broker names no controller.
-"""
+"""What a plugin may ask about logs, on the embedded broker: answered once, in its time, and never in the way for long."""
 
 from __future__ import annotations
 
@@ -88,12 +85,12 @@ def test_a_question_is_answered_once_with_what_the_asker_knows_it_by(broker: Emb
     send(broker, "one", 3)
     warm(logs)
     mark = object()
-    logs.ask(mark, [ONE], [])
+    logs.ask(mark, [ONE], ["one", "many", "gone"])
     assert logs.asking
     survey = answered(logs)
     assert survey.asked is mark
     assert {partition: end.offset for partition, end in survey.ends.items()} == {ONE: 3}
-    assert survey.topics == {}
+    assert {name: topic and topic.partitions for name, topic in survey.topics.items()} == {"one": 1, "many": 64, "gone": None}
     assert (logs.asking, logs.answer()) == (False, None)
 
 

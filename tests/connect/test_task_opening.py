@@ -359,9 +359,6 @@ class RecordingLogs:
     def offsets_at(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         return {}
 
-    def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
-        return {}
-
     def close(self) -> None:
         self.closed += 1
 
