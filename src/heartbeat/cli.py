@@ -68,7 +68,7 @@ def demo(  # one parameter per option is click's way
 @click.argument("text", default="")
 def send(bootstrap_server: str | None, topic: str, key: str | None, text: str) -> None:
     """Send one beat to any broker; TEXT defaults to the time."""
-    from heartbeat.connect.kafka import Sender
+    from heartbeat.connect.kafka_sender import Sender
     from heartbeat.embedded import state
 
     running = state.read()

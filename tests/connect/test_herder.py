@@ -19,7 +19,7 @@ from heartbeat import logs
 from heartbeat.connect.api import same_address
 from heartbeat.connect.assembly import Assembly
 from heartbeat.connect.herder import Herder
-from heartbeat.connect.kafka import Sender
+from heartbeat.connect.kafka_sender import Sender
 from heartbeat.connect.plugins import Plugin, Plugins
 from heartbeat.connect.requests import CreateRequest
 from heartbeat.connect.store import ConnectorRecord, FileStore, Store, TargetState

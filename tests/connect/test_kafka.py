@@ -15,8 +15,8 @@ from tests.fakes import PATIENCE_S, FakeClock, eventually
 from heartbeat.connect import kafka_admin
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.kafka import Membership, SinkConsumer
-from heartbeat.connect.kafka import Sender as KafkaSender
 from heartbeat.connect.kafka_admin import Admin
+from heartbeat.connect.kafka_sender import Sender as KafkaSender
 from heartbeat.connect.offsets import Progress
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import ConnectError

@@ -11,8 +11,8 @@ import pytest
 from tests.fakes import eventually
 
 from heartbeat.connect.api import LogEnd, Survey, TopicPartition
-from heartbeat.connect.kafka import Sender
 from heartbeat.connect.kafka_admin import PartitionLogs
+from heartbeat.connect.kafka_sender import Sender
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import RetriableError
 

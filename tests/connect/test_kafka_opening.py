@@ -11,7 +11,8 @@ from tests.connect.owner import Ledger, goes_on, offsets_of, once_each, owner
 from tests.fakes import Where, eventually
 
 from heartbeat.connect.api import Committed, TopicPartition
-from heartbeat.connect.kafka import Membership, Sender, SinkConsumer
+from heartbeat.connect.kafka import Membership, SinkConsumer
+from heartbeat.connect.kafka_sender import Sender
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import RetriableError
 

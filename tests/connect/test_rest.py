@@ -26,8 +26,8 @@ from heartbeat.connect.api import Batch, SinkTask, TaskContext
 from heartbeat.connect.assembly import Assembly, admin_properties
 from heartbeat.connect.group_offsets import GroupOffsets
 from heartbeat.connect.herder import Herder
-from heartbeat.connect.kafka import Sender
 from heartbeat.connect.kafka_admin import Admin
+from heartbeat.connect.kafka_sender import Sender
 from heartbeat.connect.plugins import Plugin, Plugins
 from heartbeat.connect.rest import Rest
 from heartbeat.connect.store import Store

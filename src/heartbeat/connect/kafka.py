@@ -19,10 +19,13 @@ log = logging.getLogger(__name__)
 
 Offsets = dict[TopicPartition, int]
 
+# Unbound, and never compared: a KafkaError == None leaves an exception behind for whoever comes next.
+_error: Callable[[Any], Any] = ck.Message.error
+_topic: Callable[[Any], Any] = ck.Message.topic
+_partition: Callable[[Any], Any] = ck.Message.partition
 _METADATA_TIMEOUT_S = 2.0
 _COMMITTED_TIMEOUT_S = 2.0
 _INTERNAL_TOPICS = {"__consumer_offsets", "__transaction_state", "__share_group_state"}
-_PRODUCE_TIMEOUT_S = 10.0
 
 # What a Java consumer raises from poll(): waiting would not help, so the task fails with the reason.
 _PERMANENT = {
@@ -147,13 +150,13 @@ class SinkConsumer:
         return partition in before and before[partition] == self.assigned.get(partition)
 
     def _deliver(self, events: list[Any]) -> Delivery:
-        if any(event.error() is not None for event in events):
+        if any(map(_error, events)):
             return self._deliver_with_errors(events)
         assigned = self.assigned
         # Offsets rise within a partition, so its last event stands; the rest is done once a partition, not once a record.
-        topics = {event.topic() for event in events}
+        topics = set(map(_topic, events))
         if len(topics) == 1:
-            topic, ends = topics.pop(), {event.partition(): event for event in events}
+            topic, ends = topics.pop(), dict(zip(map(_partition, events), events, strict=True))
             offsets = {TopicPartition(topic, partition): event.offset() + 1 for partition, event in ends.items()}
         else:
             last = {(event.topic(), event.partition()): event for event in events}
@@ -370,28 +373,3 @@ def _to_kafka(partitions: Mapping[TopicPartition, int] | Iterable[TopicPartition
     if isinstance(partitions, Mapping):
         return [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in partitions.items()]
     return [ck.TopicPartition(p.topic, p.partition) for p in partitions]
-
-
-class Sender:
-    """Sends single records and waits for each to be acknowledged: for people and demos, not for load."""
-
-    def __init__(self, properties: Mapping[str, str]) -> None:
-        self._bootstrap = properties["bootstrap.servers"]
-        settings = {"message.timeout.ms": str(int(_PRODUCE_TIMEOUT_S * 1000)), "linger.ms": "0", "log_level": "0", **properties}
-        self._producer = ck.Producer(settings, logger=logging.getLogger(logs.KAFKA_CLIENT))
-
-    def send(self, topic: str, key: bytes | None, value: bytes) -> tuple[int, int]:
-        """Send one record and return its (partition, offset).
-
-        Raises:
-            ConnectError: it was not acknowledged in ten seconds, with the reason.
-        """
-        outcome: list[tuple[Any, Any]] = []
-        self._producer.produce(topic, value, key, on_delivery=lambda error, message: outcome.append((error, message)))
-        self._producer.flush(_PRODUCE_TIMEOUT_S + 1)
-        if not outcome:
-            raise ConnectError(f"No broker at {self._bootstrap} acknowledged the record in {_PRODUCE_TIMEOUT_S:.0f} s")
-        error, message = outcome[0]
-        if error is not None:
-            raise ConnectError(f"Could not send to topic {topic} at {self._bootstrap}: {error.str()}")
-        return message.partition(), message.offset()

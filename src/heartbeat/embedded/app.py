@@ -21,7 +21,7 @@ from heartbeat import logs
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.connect import worker_config
 from heartbeat.connect.app import StandaloneWorker
-from heartbeat.connect.kafka import Sender
+from heartbeat.connect.kafka_sender import Sender
 from heartbeat.embedded import state
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.embedded.ports import LOOPBACK, Forward, require_free
