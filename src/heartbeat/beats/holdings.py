@@ -92,12 +92,19 @@ class Holdings:
                 "Topics or redis.key are others than before: the index is built anew, from the last %d s", self._rules.horizon_ms // 1000
             )
         self._topics = dict(claimed.topics) if self._rules.pattern else {}
+        self._made_anew |= self._in_other_logs(claimed)
         starts, proven = self._starts(committed, claimed)
         if not self._keyspace.begin(token, starts, proven):
             raise RetriableError("another task has claimed the same partitions meanwhile")
         self._made_anew.difference_update(partitions)
         self.held = {**self.held, **{p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}}
         return starts
+
+    def _in_other_logs(self, claimed: Claimed) -> set[TopicPartition]:
+        """Return the partitions whose stored offset is one of a topic that was made anew since: asked before a record is read."""
+        stored = {partition: found.log for partition, found in claimed.partitions.items() if found.log}
+        ids = self._logs.topic_ids({partition.topic for partition in stored}) if stored else {}
+        return {partition for partition, log_id in stored.items() if ids.get(partition.topic, log_id) != log_id}
 
     def close(self, partitions: Collection[TopicPartition]) -> None:
         """Let go of partitions."""

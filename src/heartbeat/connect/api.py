@@ -178,6 +178,13 @@ class Logs(Protocol):
             RetriableError: a leader did not answer in time.
         """
 
+    def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return the ids of topics; those without one are left out.
+
+        Raises:
+            RetriableError: no broker answered in time, or there is no such topic.
+        """
+
     def offsets_at(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         """Return the offset of the first record that is as new as that, None if there is none.
 

@@ -156,6 +156,16 @@ class PartitionLogs:
         end = self._offsets(dict.fromkeys(partitions, _LATEST), _LOOKUP_TIMEOUT_S)
         return {partition: (_found(first[partition]), _found(end[partition])) for partition in partitions}
 
+    def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Return the ids of topics; those without one are left out.
+
+        Raises:
+            RetriableError: no broker answered in time, or there is no such topic.
+        """
+        answers = self._admin().describe_topics(ck.TopicCollection(list(topics)), request_timeout=_LOOKUP_TIMEOUT_S)
+        ids = {topic: _topic(_answered(future)).id for topic, future in answers.items()}
+        return {topic: known for topic, known in ids.items() if known}
+
     def offsets_at(self, times_ms: Mapping[TopicPartition, int]) -> dict[TopicPartition, int | None]:
         """Return the offset of the first record that is as new as that, None if there is none.
 
