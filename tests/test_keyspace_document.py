@@ -1,0 +1,116 @@
+"""docs/keyspace.md against the code: the keys and fields it names are those that are written, and its examples are what Redis shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.test_documents import blocks, prose, rows
+
+from heartbeat.beats import console, packing, scripts
+from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.keyspace import CONNECTORS, Info, Keyspace, Row
+from heartbeat.beats.signals import MOST_RUNS, Order, Signal
+from heartbeat.connect.api import TopicPartition
+from heartbeat.embedded.redis import EmbeddedRedis
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "keyspace.md"
+CONNECTOR = "pumps"
+PREFIX = f"hb:{{{CONNECTOR}}}:"
+TOKEN = "b3d94f60a1c7e528"
+FIRST, SECOND = TopicPartition("beats", 0), TopicPartition("beats", 1)
+NOT_FIELDS = {"string", "server"}
+"""Words in the scripts' quotes: a type of Lua's and a section of INFO."""
+MOVING = {"TTL"}
+"""Commands whose reply depends on when they are sent."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A Redis that holds what the document shows."""
+    with EmbeddedRedis() as redis:
+        server = Server(redis.host, redis.port)
+        connection = Connection(server)
+        fill(Keyspace(connection, CONNECTOR), connection)
+        connection.close()
+        yield server
+
+
+def fill(keyspace: Keyspace, connection: Connection) -> None:
+    """Claim, write and advance as a task does; what is past its deadline touches no public key, so that one is set by hand."""
+    claimed = keyspace.claim("9f2c4e61d07b35a8", 60_000, TOKEN, [FIRST, SECOND])
+    assert keyspace.begin(TOKEN, {"beats": "ZVOvDJw7R0m1x2yT8kq3Gg"}, {FIRST: 1200, SECOND: 918}, [])
+    beats = [("pump:7", 1795366626485), ("pump:8", 1795366626000)]
+    with connection.faults():
+        connection.send(packing.beats(keyspace.deadlines, beats, 60_000, {"pump:8": 120_000}, refusing=None))
+        assert connection.replies(1) == [2]
+    connection.call("SET", "pump:7", 1795366626485, "EX", 58)
+    keyspace.write_infos({"pump:7": Info(1795366000000, 60_000), "pump:8": Info(1795366000500, 120_000, 1795370000000)})
+    start = Signal("pump:8", Order(1795366626000, "beats/1", 917), "start", "4711")
+    assert keyspace.signal(start.source, start.order, start.status, start.run, MOST_RUNS, start.packed()) == 1
+    assert keyspace.bye("pump:9", 1795366600000, 60_000, 0)
+    row = Row(FIRST, TOKEN, 1200, 1204, 1795362031007, 1795366690412, 3)
+    assert not keyspace.advance(claimed.run_id, [row], {"beats": 2}, 1795366690412).refused
+
+
+def examples() -> list[tuple[str, str]]:
+    """Each command that the document shows, with its reply."""
+    shown = "".join(f"\n{text}" for language, text in blocks(DOCUMENT) if language == "redis")
+    return [(command, reply) for command, _, reply in (part.partition("\n") for part in shown.split("\n> ")[1:])]
+
+
+def column(header: str) -> list[str]:
+    """The first cells of the table with this header, without their backquotes."""
+    return [row[0].strip("`") for row in rows(prose(DOCUMENT), header)]
+
+
+def test_the_keys_are_those_of_the_keyspace_and_each_has_its_section() -> None:
+    keyspace = Keyspace(Connection(Server("127.0.0.1", 1)), CONNECTOR)
+    written = [str(name).removeprefix(PREFIX) for name in vars(keyspace).values() if isinstance(name, str) and name.startswith(PREFIX)]
+    assert len(written) == 8
+    named = column("| Key | Type | Content |")
+    assert named == ["<source>", *written, CONNECTORS]
+    assert [title.strip("`") for title in re.findall(r"^### (\S+)$", prose(DOCUMENT), re.MULTILINE)] == named
+
+
+def test_the_fields_of_the_proof_are_those_of_the_scripts() -> None:
+    text = scripts.CLAIM + scripts.BEGIN + scripts.ADVANCE
+    written = set(re.findall(r"'(/?[a-z_]+)'", text)) - NOT_FIELDS
+    named = column("| Field | Meaning | Written |")
+    assert {name.removeprefix("TOPIC").removeprefix("/PARTITION") for name in named} == written
+    assert len(named) == len(set(named)) == len(written)
+
+
+def test_the_fields_of_a_signal_are_those_that_are_packed() -> None:
+    packed = Signal("source", Order(1, "topic/0", 2), "ok").packed().decode()
+    assert re.findall(r'"(\w+)":', packed) == column("| Field | Meaning |")
+
+
+@pytest.mark.parametrize(("command", "reply"), examples(), ids=[command for command, _ in examples()])
+def test_redis_shows_what_the_document_shows(server: Server, command: str, reply: str) -> None:
+    words = command.split()
+    printed, failed = console.run(server, words, raw=False)
+    assert not failed
+    shown = printed.decode().strip()
+    if words[0] in MOVING:
+        shown, reply = (re.sub(r"\d+", "N", text) for text in (shown, reply))
+    assert shown == reply.strip()
+
+
+def test_every_key_that_the_sink_writes_has_an_example(server: Server) -> None:
+    connection = Connection(server)
+    try:
+        written = {key.decode() for key in connection.call("KEYS", "hb:*")}
+    finally:
+        connection.close()
+    assert written == {command.split()[1] for command, _ in examples() if command.split()[1].startswith("hb:")}
+    assert written == {CONNECTORS, *(f"{PREFIX}{name}" for name in ("deadlines", "gone", "status", "runs", "proof", "info"))}
+
+
+def test_the_proof_that_is_shown_has_every_field_and_no_other() -> None:
+    (shown,) = [reply for command, reply in examples() if command == f"HGETALL {PREFIX}proof"]
+    fields = re.findall(r'^ *\d+\) "(.*)"$', shown, re.MULTILINE)[::2]
+    general = {re.sub(r"^beats(/\d+)?(?=/)", lambda found: "TOPIC/PARTITION" if found[1] else "TOPIC", name) for name in fields}
+    assert general == set(column("| Field | Meaning | Written |"))
