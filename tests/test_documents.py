@@ -58,6 +58,19 @@ TYPED_ELSEWHERE = {
     ),
     'echo "=== $i ==="': ("tests/real/compose/seed_commands.py", 'echo "=== $i회차 확인 ==="'),
     "./test.sh": (".ci/run", "./test.sh"),
+    "curl -s http://localhost:8083/metrics": ("tests/real/test_metrics.py", '"/metrics"'),
+    "heartbeat backtest --bootstrap-server localhost:9092 --topic heartbeat-topic --key heartbeat --ttl 60 --grace 5": (
+        "tests/real/test_backtest.py",
+        '"backtest", "--bootstrap-server"',
+    ),
+    **dict.fromkeys(
+        (
+            'echo "backup" | kcat -P -b localhost:9092 -t heartbeat-topic -H hb-status=fail -H hb-run=4711 -H "hb-message=disk full"',
+            'docker compose exec redis redis-cli HGET "hb:{redis-heartbeat-sink}:status" heartbeat',
+            'docker compose exec redis redis-cli HMGET "hb:{redis-heartbeat-sink}:proof" heartbeat-topic/0/since heartbeat-topic/0/until',
+        ),
+        ("tests/real/test_readme_proof.py", "shown_commands()"),
+    ),
 }
 """Commands of the README that the original does not have, and the file, with words of it, that runs them or what they start."""
 
