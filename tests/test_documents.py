@@ -13,7 +13,17 @@ import pytest
 from tests.real.compose.seed_commands import BLOCKS, SUCCESS, SUPPORT
 from tests.real.programs import missing
 
+from heartbeat.beats import measures
+from heartbeat.beats.clock import Clock
+from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.holdings import Held, Holdings
+from heartbeat.beats.keyspace import Keyspace, Stored
+from heartbeat.beats.proof import Sample, Sight
+from heartbeat.beats.settings import Limits, Rules
 from heartbeat.beats.sink import HeartbeatSink
+from heartbeat.beats.sources import Sources
+from heartbeat.connect.api import TopicPartition
+from heartbeat.connect.kafka_admin import PartitionLogs
 
 ROOT = Path(__file__).parents[1]
 ENGLISH = ROOT / "README.md"
@@ -232,6 +242,22 @@ def test_the_config_that_is_shown_is_the_one_that_is_shipped() -> None:
 def test_the_settings_are_those_of_the_sink(document: Path, header: str) -> None:
     table = [(name.strip("`"), default.strip("`")) for name, default, _ in rows(prose(document), header)]
     assert table == [(key.name, show(key.default)) for key in HeartbeatSink.CONFIG]
+
+
+def test_the_sinks_own_figures_are_those_that_it_tells() -> None:
+    keyspace = Keyspace(Connection(Server("127.0.0.1", 1)), "never asked")
+    sources = Sources(keyspace, Limits(ttl_ms=1, most=1, horizon_ms=1))
+    sources.indexed = 1
+    holdings = Holdings(keyspace, PartitionLogs({}), Clock(), Rules("", ttl_ms=1, horizon_ms=1))
+    holdings.held = {TopicPartition("topic", 0): Held("", Stored(1, 1, 1, 1), Sight(1, held=Sample(1, 2)))}
+    holdings.claims = {"rebuild": 1}
+    told = [
+        (f"{name}_total" if kind == "counter" else name, ", ".join(labels))
+        for name, kind, _, labels, _ in measures.of(sources, holdings, Clock())
+    ]
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    table = [(name.strip("`"), labels.replace("`", "")) for name, labels, _ in rows(text, "| Figure | Labels | Meaning |")]
+    assert sorted(table) == sorted(told)
 
 
 @pytest.mark.parametrize("row", files() + promises(), ids=lambda row: " ".join(row[:2])[:60])
