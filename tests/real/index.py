@@ -26,6 +26,7 @@ TTL_S = 3_600
 SHORT_SESSION = {"consumer.override.session.timeout.ms": "1500", "consumer.override.heartbeat.interval.ms": "300"}
 """A dead or hanging member's partitions stay its own for as long as its session."""
 LONGEST_LOAD_S = 60.0
+MOST_PARTITIONS = 8
 
 
 class Beats:
@@ -130,8 +131,9 @@ class Index:
 
     def of_partitions(self, topic: str, field: str) -> dict[int, int]:
         """Return a field of every partition that has it."""
-        words = ((name.rsplit("/", 2), value) for name, value in self.proof().items() if name.startswith(f"{topic}/"))
-        return {int(name[1]): int(value) for name, value in words if name[2] == field}
+        names = {number: f"{topic}/{number}/{field}" for number in range(MOST_PARTITIONS)}
+        proof = self.proof()
+        return {number: int(proof[name]) for number, name in names.items() if name in proof}
 
     def partitions(self) -> dict[str, int]:
         """Return the present partition set."""
