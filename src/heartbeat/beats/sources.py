@@ -139,9 +139,7 @@ class Sources:
         """Keep when sources were first seen, some at a time: nobody waits for it, so it waits for everybody."""
         some, self._strangers = self._strangers[:_INTRODUCED_AT_ONCE], self._strangers[_INTRODUCED_AT_ONCE:]
         if some:
-            ttl_ms = self._limits.ttl_ms
-            known = {source: self._known[source] for source in some if source in self._known}
-            self._keyspace.write_infos({source: Info(beat, self._ttls_ms.get(source, ttl_ms)) for source, beat in known.items()})
+            self._keyspace.write_infos({source: self._info(source, self._raws_ms.get(source)) for source in some if source in self._known})
 
     def signal(self, signals: Iterable[Signal], now_ms: int) -> None:
         """Keep what producers say beyond being alive."""
@@ -184,9 +182,13 @@ class Sources:
 
     def _remember_raws(self, raws: Mapping[str, int]) -> None:
         """Keep believed timestamps from the future: a replay must not extend a life with them."""
-        infos = self._keyspace.read_infos(raws)
+        infos = {source: self._info(source) for source in raws if source in self._known}  # of whom nothing is kept yet
+        infos |= self._keyspace.read_infos(raws)
         self._keyspace.write_infos({source: info._replace(raw_ms=raws[source]) for source, info in infos.items()})
         self._raws_ms |= raws
+
+    def _info(self, source: str, raw_ms: int | None = None) -> Info:
+        return Info(self._known[source], self._ttls_ms.get(source, self._limits.ttl_ms), raw_ms if raw_ms != -1 else None)
 
     def _not_gone(self, beats: Mapping[str, int]) -> dict[str, int]:
         gone = self._keyspace.read_gone(beats)
