@@ -143,8 +143,9 @@ class Keyspace:
     def claim(self, config: str, ttl_ms: int, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
         """Take partitions over: whoever had them before is refused from now on. ``config`` names what the index is of."""
         names = [_name(partition) for partition in partitions]
-        _, reply = self._connection.calls(
-            ("SADD", CONNECTORS, self._connector), self._script(scripts.CLAIM, self._index, config, ttl_ms, token, *names)
+        # The name goes last: a flush in between takes the claim, and so leads to another, but never the name alone.
+        reply, _ = self._connection.calls(
+            self._script(scripts.CLAIM, self._index, config, ttl_ms, token, *names), ("SADD", CONNECTORS, self._connector)
         )
         dropped, previous_ttl_ms, time, run_id, counts, found = reply
         stored = {partition: _stored(values) for partition, values in zip(partitions, found, strict=True)}
