@@ -174,7 +174,10 @@ class Keyspace:
     def alter(self, offsets: Mapping[TopicPartition, int | None] | None) -> None:
         """Change stored offsets as an operator wants it; None forgets one, or all. Nothing proven of them stays so."""
         if offsets is None:
-            self._connection.call("DEL", self.proof)
+            # What is no partition's stays: it tells a later claim what the index is of, and by which ttl.
+            fields = [field for field in self._connection.call("HKEYS", self.proof) if b"/" in field]
+            if fields:
+                self._connection.call("HDEL", self.proof, *fields)
             return
         for partition, offset in offsets.items():
             name = _name(partition)
