@@ -41,7 +41,10 @@ def connector(worker: HeartbeatWorker, kafka: Kafka) -> Iterator[Connector]:
     worker.rest("DELETE", connector.path)
 
 
-def test_a_redis_restored_from_an_old_dump_gets_back_what_it_lacks(connector: Connector, kafka: Kafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("running", [True, False], ids=["under-a-task", "between-tasks"])
+def test_a_redis_restored_from_an_old_dump_gets_back_what_it_lacks(
+    running: bool, connector: Connector, kafka: Kafka, tmp_path: Path
+) -> None:
     topic = kafka.create_topic(connector.name, 2)
     beats = Beats(kafka, topic)
     with parts.redis_server(tmp_path) as redis, watching(redis, topic) as index:
@@ -53,10 +56,15 @@ def test_a_redis_restored_from_an_old_dump_gets_back_what_it_lacks(connector: Co
         beats.send([*SOURCES[:100], *LATER])
         index.wait_until_healed(beats, range(2))
         connector.wait_until_caught_up(topic)  # Kafka's own memory of how far we are is ahead of the dump
+        if not running:
+            connector.worker.rest("PUT", f"{connector.path}/stop")
+            connector.wait_for_members(0)
         redis.stop()
         shutil.copy(tmp_path / "old.rdb", tmp_path / "dump.rdb")
         redis.start()
-        assert not index.deadlines().keys() & set(LATER)
+        if not running:
+            assert not index.deadlines().keys() & set(LATER)
+            connector.worker.rest("PUT", f"{connector.path}/resume")
         index.wait_until_healed(beats, range(2))
 
 
