@@ -128,7 +128,8 @@ def test_by_default_the_beats_of_an_open_transaction_count_at_once(connector: Co
 
 
 @pytest.mark.parametrize("times", [1, 5], ids=["fewer", "more"])
-def test_a_topic_made_anew_is_read_from_its_beginning(times: int, connector: Connector, kafka: Kafka, redis: Redis) -> None:
+@pytest.mark.parametrize("running", [True, False], ids=["under-a-task", "between-tasks"])
+def test_a_topic_made_anew_is_read_from_its_beginning(running: bool, times: int, connector: Connector, kafka: Kafka, redis: Redis) -> None:
     topic = kafka.create_topic(connector.name, 2)
     beats = Beats(kafka, topic)
     with watching(redis, topic) as index:
@@ -136,6 +137,8 @@ def test_a_topic_made_anew_is_read_from_its_beginning(times: int, connector: Con
         for _ in range(3):
             beats.send(SOURCES)
         index.wait_until_healed(beats, range(2))
+        if not running:
+            _stop(connector)
         kafka.admin().delete_topics([topic])[topic].result(30)
         eventually(lambda: topic not in kafka.admin().list_topics(timeout=10).topics, "the topic is gone")
         kafka.create_topic(topic, 2)
@@ -143,8 +146,19 @@ def test_a_topic_made_anew_is_read_from_its_beginning(times: int, connector: Con
         anew.send([f"first-{n}" for n in range(10)])  # where the old log's records were
         for _ in range(times):
             anew.send(SOURCES)
+        if not running:
+            _resume(connector)
         index.wait_until_proven(topic, now_ms(), range(2))
         index.check(beats.newest | anew.newest)
+
+
+def _stop(connector: Connector) -> None:
+    assert connector.worker.rest("PUT", f"{connector.path}/stop").status_code == 204
+    connector.wait_for_members(0)
+
+
+def _resume(connector: Connector) -> None:
+    assert connector.worker.rest("PUT", f"{connector.path}/resume").status_code == 202
 
 
 def test_added_partitions_enter_the_set_at_once_and_are_proven_when_read(connector: Connector, kafka: Kafka, redis: Redis) -> None:
@@ -172,14 +186,13 @@ def test_a_log_cut_beyond_our_position_is_told_as_incomplete_and_read_on(connect
         connector.put(indexed_config(redis, topic))
         beats.send(SOURCES)
         index.wait_until_healed(beats)
-        assert connector.worker.rest("PUT", f"{connector.path}/stop").status_code == 204
-        connector.wait_for_members(0)
+        _stop(connector)
         stopped_ms = now_ms()
         lost = Beats(kafka, topic)
         lost.send(["never-seen"])
         end = end_offsets(kafka, topic)[0]
         kafka.admin().delete_records([TopicPartition(topic, 0, end)])[TopicPartition(topic, 0, end)].result(30)
-        assert connector.worker.rest("PUT", f"{connector.path}/resume").status_code == 202
+        _resume(connector)
         beats.send(["after"])
         index.wait_until_healed(beats)
         assert index.of_partitions(topic, "since")[0] > stopped_ms
