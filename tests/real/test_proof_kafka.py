@@ -26,7 +26,7 @@ DAY_MS = 24 * HOUR_MS
 SOURCES = [f"source-{n}" for n in range(50)]
 STOPPED_S = 5.0
 SOON = {"consumer.override.metadata.max.age.ms": "1000"}
-"""How soon a consumer notices new partitions: five minutes by default, as in Java."""
+"""How soon a consumer notices what has become of its topics."""
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_added_partitions_enter_the_set_at_once_and_are_proven_when_read(connect
     topic = kafka.create_topic(connector.name)
     beats = Beats(kafka, topic)
     with watching(redis, topic) as index:
-        connector.put(indexed_config(redis, topic, SOON))
+        connector.put(indexed_config(redis, topic))
         beats.send(SOURCES)
         index.wait_until_healed(beats)
         assert index.partitions() == {topic: 1}

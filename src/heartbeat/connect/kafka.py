@@ -50,6 +50,11 @@ OWN = {
     "fetch.queue.backoff.ms": "10",
 }
 
+UNLESS_SAID = {
+    # Five minutes by default, as in Java: for so long would a partition that was added be read by nobody, and prove nothing.
+    "topic.metadata.refresh.interval.ms": "5000",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -103,7 +108,7 @@ class SinkConsumer:
             "cooperative" in properties.get("partition.assignment.strategy", "")
             or properties.get("group.protocol", "").lower() == "consumer"
         )
-        configured = {**properties, **OWN, "error_cb": self._note_error, "on_commit": self._note_commit}
+        configured = {**UNLESS_SAID, **properties, **OWN, "error_cb": self._note_error, "on_commit": self._note_commit}
         if membership.opens:
             configured["auto.offset.reset"] = "error"  # where to go on is then the plugin's to say: never a silent jump
         self._consumer = ck.Consumer(configured, logger=logging.getLogger(logs.KAFKA_CLIENT))
