@@ -28,10 +28,11 @@ class WatchedSink(CollectingSink):
     error: Exception | None
 
     @classmethod
-    def alter_offsets(cls, config: Any, context: Any, offsets: Any) -> None:
+    def alter_offsets(cls, config: Any, context: Any, offsets: Any) -> bool:
         cls.calls.append((config, context, offsets))
         if cls.error:
             raise cls.error
+        return True
 
     @classmethod
     def on_delete(cls, config: Any, context: Any) -> None:

@@ -35,13 +35,14 @@ class KeepingSink(CollectingSink):
     meanwhile: ClassVar[Callable[[], object] | None] = None
 
     @classmethod
-    def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> None:
+    def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> bool:
         assert config["sink.mode"] == "ok"
         cls.journal.append(("alter", context.connector, offsets))
         if cls.meanwhile:
             cls.journal.append(("meanwhile", cls.meanwhile()))
         if cls.error:
             raise cls.error
+        return True
 
     @classmethod
     def on_delete(cls, config: Mapping[str, Any], context: TaskContext) -> None:
@@ -168,7 +169,8 @@ def test_a_connector_that_is_stopped_reconfigured_or_restarted_is_forgotten_by_n
 
 
 def test_the_plugin_follows_a_change_before_the_groups_own_are_changed(world: World) -> None:
-    assert "altered successfully" in world.offsets.alter("c", [entry(0, 9), entry(1, 7)])
+    told = world.offsets.alter("c", [entry(0, 9), entry(1, 7)])
+    assert told == "The offsets for this connector have been altered successfully"
     assert KeepingSink.journal == [("alter", "c", {P: 9, Q: 7}), ("group altered",)]
     assert world.cluster.group == {P: 9, Q: 7}
 
@@ -180,7 +182,7 @@ def test_the_plugin_is_told_of_single_offsets_that_are_deleted(world: World) -> 
 
 
 def test_the_plugin_follows_a_reset_before_the_group_is_deleted(world: World) -> None:
-    assert "reset successfully" in world.offsets.reset("c")
+    assert world.offsets.reset("c") == "The offsets for this connector have been reset successfully"
     assert KeepingSink.journal == [("alter", "c", None), ("group deleted",)]
 
 

@@ -214,13 +214,13 @@ class Holdings:
         made_anew: set[TopicPartition] = set()
         for partition, end in survey.ends.items():
             topic, known = survey.topics.get(partition.topic), held.get(partition)
-            if known is None or partition not in asked.reached or (topic is None and known.stored.log):
+            if known is None or partition not in asked.reached or (topic is None and known.log):
                 continue  # without a word on which log this is, it is no proof of the one we know
             log_id = topic.id if topic is not None else ""
-            if end.offset < asked.reached[partition] or (log_id and known.stored.log not in ("", log_id)):
+            if end.offset < asked.reached[partition] or (log_id and known.log not in ("", log_id)):
                 made_anew.add(partition)
             sight = known.sight.answered(Answer(asked.time_ms, asked.reached[partition], end.offset, end.epoch))
-            held[partition] = replace(known, sight=sight, log=log_id)
+            held[partition] = replace(known, sight=sight, log=known.log or log_id)
         self.held = held
         topics = {topic: known.partitions for topic, known in survey.topics.items() if known is not None}
         if topics and not {*self._logs.topics, *self._topics} - survey.topics.keys():
@@ -267,7 +267,7 @@ def _taken(token: str, start: int, stored: Stored, *, proven: bool) -> Held:
     now = Stored(start)
     if proven and stored.since_ms is not None and stored.until_ms is not None and stored.epoch is not None:
         now = replace(stored, offset=start)
-        return Held(token, now, Sight.resumed(start, stored.since_ms, stored.until_ms, stored.epoch))
+        return Held(token, now, Sight.resumed(start, stored.since_ms, stored.until_ms, stored.epoch), stored.log)
     return Held(token, now, Sight(start))
 
 
@@ -275,5 +275,5 @@ def _stored(held: Held, row: Row | None) -> Stored:
     if row is None:
         return held.stored
     if row.since_ms is None:
-        return replace(held.stored, offset=row.offset)
+        return replace(held.stored, offset=row.offset, log=row.log or held.stored.log)
     return Stored(row.offset, row.since_ms, row.until_ms, row.epoch, row.log)

@@ -296,11 +296,17 @@ class Keyspace:
         words = (source, *order, status, f"{source}\0{run}" if run else "", most_runs, value)
         return int(self._connection.call(*self._script(scripts.SIGNAL, (self.status, self.runs), *words)))
 
-    def bye(self, source: str, at_ms: int, ttl_ms: int, oldest_ms: int) -> bool:
-        """Take a source out of the index because it said goodbye, unless it has beaten since. Return whether it is gone."""
-        if not self._connection.call(*self._script(scripts.BYE, (self.gone, self.deadlines), source, at_ms, ttl_ms, oldest_ms)):
+    def bye(self, source: str, at_ms: int, ttl_ms: int, times_ms: tuple[int, int]) -> bool:
+        """Take a source out of the index because it said goodbye, unless it has beaten since. Return whether it is gone.
+
+        ``ttl_ms`` is everybody's; ``times_ms`` are now and the oldest goodbye that is worth keeping.
+        """
+        now_ms, oldest_ms = times_ms
+        keys = (self.gone, self.deadlines, self.info)
+        if not self._connection.call(*self._script(scripts.BYE, keys, source, at_ms, ttl_ms, oldest_ms)):
             return False
         self._connection.call("DEL", source)
+        self.restore([source], {}, ttl_ms, now_ms)  # should another task have had a beat of it in between
         return True
 
     def _scores(self, key: str, sources: Iterable[str]) -> dict[str, int]:

@@ -65,9 +65,9 @@ if #refused == 0 then
     local p = ARGV[i]
     redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 3])
     if ARGV[i + 4] ~= '' then
-      redis.call('HSET', KEYS[1], p .. '/since', ARGV[i + 4], p .. '/until', ARGV[i + 5])
-      redis.call('HSET', KEYS[1], p .. '/epoch', ARGV[i + 6], p .. '/log', ARGV[i + 7])
+      redis.call('HSET', KEYS[1], p .. '/since', ARGV[i + 4], p .. '/until', ARGV[i + 5], p .. '/epoch', ARGV[i + 6])
     end
+    if ARGV[i + 7] ~= '' then redis.call('HSET', KEYS[1], p .. '/log', ARGV[i + 7]) end
   end
   if ARGV[2] ~= '' and tonumber(redis.call('HGET', KEYS[1], 'partitions_at') or 0) < tonumber(ARGV[3]) then
     redis.call('HSET', KEYS[1], 'partitions', ARGV[2], 'partitions_at', ARGV[3])
@@ -125,10 +125,12 @@ return 1
 """
 
 BYE: Final = """
--- KEYS: gone, deadlines. ARGV: source, time, ttl, oldest goodbye worth keeping. Returns 1 unless it has beaten since.
+-- KEYS: gone, deadlines, info. ARGV: source, time, everybody's ttl, oldest goodbye worth keeping. Returns 1 unless it has beaten since.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
 local deadline = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if deadline and tonumber(deadline) - tonumber(ARGV[3]) > tonumber(ARGV[2]) then return 0 end
+local info = redis.call('HGET', KEYS[3], ARGV[1])
+local ttl = tonumber(info and string.match(info, '^%d+ (%d+)') or ARGV[3])
+if deadline and tonumber(deadline) - ttl > tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1

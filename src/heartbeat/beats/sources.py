@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 _PRUNE_EVERY_MS: Final = 60_000
 _WARN_EVERY_S: Final = 60.0
-_INTRODUCED_AT_ONCE: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -135,9 +134,10 @@ class Sources:
         if raws:
             self._remember_raws(raws)
 
-    def introduce(self) -> None:
-        """Keep when sources were first seen, some at a time: nobody waits for it, so it waits for everybody."""
-        some, self._strangers = self._strangers[:_INTRODUCED_AT_ONCE], self._strangers[_INTRODUCED_AT_ONCE:]
+    def introduce(self, most: int) -> None:
+        """Keep when sources were first seen, some at a time: nobody waits for it."""
+        some = self._strangers[-most:]
+        del self._strangers[-most:]
         if some:
             self._keyspace.write_infos({source: self._info(source, self._raws_ms.get(source)) for source in some if source in self._known})
 
@@ -157,8 +157,8 @@ class Sources:
                 self._goodbye(signal, now_ms)
 
     def _goodbye(self, signal: Signal, now_ms: int) -> None:
-        ttl_ms = self._ttls_ms.get(signal.source, self._limits.ttl_ms)
-        if self._keyspace.bye(signal.source, signal.order.at_ms, ttl_ms, now_ms - self._limits.horizon_ms):
+        times_ms = now_ms, now_ms - self._limits.horizon_ms
+        if self._keyspace.bye(signal.source, signal.order.at_ms, self._limits.ttl_ms, times_ms):
             self.counts.goodbyes += 1
             self._known.pop(signal.source, None)
             self._gone += 1
@@ -224,7 +224,7 @@ class Sources:
 
     def _look_up(self, unknown: Collection[str]) -> Collection[str]:
         """Return which of these sources nobody has seen before, having learnt what is kept of the others."""
-        if not unknown or (self.indexed is not None and len(self._known) >= self.indexed):
+        if not unknown or (self.indexed is not None and len(self._known) == self.indexed):
             return unknown  # the index holds nothing that we do not know
         infos, default = self._keyspace.read_infos(unknown), self._limits.ttl_ms
         self._ttls_ms |= {source: info.ttl_ms for source, info in infos.items() if info.ttl_ms != default}

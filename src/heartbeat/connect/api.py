@@ -291,14 +291,16 @@ class SinkTask(ABC):
         """Release everything. Called once, also after a failed ``start``."""
 
     @classmethod
-    def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> None:
+    def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> bool:
         """Follow an operator's change of the offsets of a stopped connector, before the group's own are changed.
 
-        A partition with None is reset; ``offsets`` of None resets all.
+        A partition with None is reset; ``offsets`` of None resets all. Return whether the plugin keeps offsets of its own,
+        as Kafka Connect's ``SinkConnector.alterOffsets``.
 
         Raises:
             ConnectError: it could not be followed; the group's offsets stay as they are.
         """
+        return False
 
     @classmethod
     def on_delete(cls, config: Mapping[str, Any], context: TaskContext) -> None:

@@ -75,14 +75,14 @@ class Assembly:
             ),
         )
 
-    def alter_offsets(self, name: str, config: Mapping[str, str], offsets: Mapping[TopicPartition, int | None] | None) -> None:
-        """Let the plugin of a stopped connector follow a change of its offsets; None resets all.
+    def alter_offsets(self, name: str, config: Mapping[str, str], offsets: Mapping[TopicPartition, int | None] | None) -> bool:
+        """Let the plugin of a stopped connector follow a change of its offsets; None resets all. Return whether it keeps any.
 
         Raises:
             ConnectError: it could not.
         """
         plugin, parsed = self._plugin(config)
-        plugin.task.alter_offsets(parsed, self._context(name, config, parsed), offsets)
+        return plugin.task.alter_offsets(parsed, self._context(name, config, parsed), offsets)
 
     def forget(self, name: str, config: Mapping[str, str]) -> None:
         """Let the plugin of a deleted connector forget what it stored.

@@ -12,7 +12,8 @@ from heartbeat.connect.herder import Herder
 from heartbeat.connect.kafka_admin import Admin, GroupError
 from heartbeat.errors import BadRequest, ConnectError
 
-_DONE: Final = (
+_DONE: Final = "The offsets for this connector have been {} successfully"
+_DONE_WITHOUT_PLUGIN: Final = (
     "The Connect framework-managed offsets for this connector have been {} successfully. However, if this connector manages offsets "
     "externally, they will need to be manually {} in the system that the connector uses."
 )
@@ -57,12 +58,12 @@ class GroupOffsets:
         with self._herder.stopped(name) as record:
             wanted = dict(_parse(entry) for entry in body)
             group = self._group(record.config)
-            self._herder.alter_plugin_offsets(record, wanted)
+            followed = self._herder.alter_plugin_offsets(record, wanted)
             try:
                 self._alter(group, wanted)
             except GroupError as error:
                 raise _refusal("alter", name, error) from error
-        return _DONE.format("altered", "altered")
+        return _done("altered", followed=followed)
 
     def _alter(self, group: str, wanted: Mapping[TopicPartition, int | None]) -> None:
         removed = {partition for partition, offset in wanted.items() if offset is None}
@@ -91,15 +92,19 @@ class GroupOffsets:
             ConnectError: the group has members, or the cluster did not answer.
         """
         with self._herder.stopped(name) as record:
-            self._herder.alter_plugin_offsets(record, None)
+            followed = self._herder.alter_plugin_offsets(record, None)
             try:
                 self._admin.delete_group(self._group(record.config))
             except GroupError as error:
                 raise _refusal("reset", name, error) from error
-        return _DONE.format("reset", "reset")
+        return _done("reset", followed=followed)
 
     def _group(self, config: Mapping[str, str]) -> str:
         return consumer_properties(config, self._properties)["group.id"]
+
+
+def _done(done: str, *, followed: bool) -> str:
+    return _DONE.format(done) if followed else _DONE_WITHOUT_PLUGIN.format(done, done)
 
 
 def _refusal(verb: str, name: str, error: GroupError) -> ConnectError:

@@ -290,13 +290,13 @@ class Herder:
         finally:
             self._held.discard(name)
 
-    def alter_plugin_offsets(self, record: ConnectorRecord, offsets: Mapping[TopicPartition, int | None] | None) -> None:
-        """Let the plugin of a connector that is held still follow a change of its offsets; None resets all.
+    def alter_plugin_offsets(self, record: ConnectorRecord, offsets: Mapping[TopicPartition, int | None] | None) -> bool:
+        """Let the plugin of a connector that is held still follow a change of its offsets; None resets all. Return whether it keeps any.
 
         Raises:
             ConnectError: it could not; nothing else is to be changed then.
         """
-        self._assembly.alter_offsets(record.name, record.config, offsets)
+        return self._assembly.alter_offsets(record.name, record.config, offsets)
 
     def _refuse_if_held(self, name: str) -> None:
         if name in self._held:
