@@ -101,7 +101,7 @@ KEYS: Final = ConfigDef(
             default=None,
             validator=optional(at_least(1)),
             importance="LOW",
-            doc="Seconds to go back in Kafka when Redis has lost the index; else the larger of 600 and twice heartbeat.ttl.max.",
+            doc="Seconds to go back in Kafka when Redis has lost the index; else 600, or twice the longest ttl if more.",
         ),
         Key(
             name="heartbeat.tombstone",
@@ -155,7 +155,7 @@ class Settings:
         """Read the parsed configuration; times in it are seconds."""
         ttl_ms = config["redis.ttl"] * 1000
         most_ttl_ms = (config["heartbeat.ttl.max"] or config["redis.ttl"]) * 1000
-        horizon_ms = (config["heartbeat.horizon"] or 0) * 1000 or max(_SHORTEST_HORIZON_MS, 2 * most_ttl_ms)
+        horizon_ms = (config["heartbeat.horizon"] or 0) * 1000 or max(_SHORTEST_HORIZON_MS, 2 * ttl_ms, 2 * most_ttl_ms)
         reading = Reading(
             most_ttl_ms=most_ttl_ms,
             processing_time=config["heartbeat.time"] == "processing",
