@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ def read(batch: Batch, template: Template, reading: Reading, held: Mapping[Topic
             beating_names, beating_stamps = [names[i] for i in beating], [stamps[i] for i in beating]
             ttls_ms = {new: said.ttls_ms[old] for new, old in enumerate(beating) if old in said.ttls_ms}
     newest = newest_by_source(beating_names, beating_stamps, now_ms + ALLOWED_SKEW_MS, ttls_ms)
-    unfillable = _unfillable(names, newest) if template.constant is None else []
+    unfillable = _unfillable(names, newest, said.byes) if template.constant is None else []
     return Found(newest, found, unfillable, sum(marks.garbled for marks in said.marks.values()))
 
 
@@ -117,9 +117,9 @@ def _signals(batch: Batch, names: Sequence[Any], stamps: Sequence[int], said: _S
     return found
 
 
-def _unfillable(names: Sequence[Any], newest: Newest) -> list[tuple[int, Unfillable]]:
+def _unfillable(names: Sequence[Any], newest: Newest, byes: Iterable[int]) -> list[tuple[int, Unfillable]]:
     """Take names that may not be used out of ``newest``; return the records that have them, or none, by index."""
-    wrong = faults(newest.beats) | faults(newest.ahead)
+    wrong = faults(newest.beats) | faults(newest.ahead) | faults(names[i] for i in byes)
     for name in wrong:
         newest.beats.pop(name, None)
         newest.ahead.pop(name, None)
