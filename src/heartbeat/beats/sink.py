@@ -64,8 +64,9 @@ class HeartbeatSink(SinkTask):
         self._catch_up = CatchUp()
         self._offsets: Mapping[TopicPartition, int] = {}
         self._records = 0
+        self._wrote = False
+        self._pending: tuple[int, int, int, bool] | None = None
         self._success = logs.Every(_SUCCESS_EVERY_S)
-        self._success.due(time.monotonic())
         if self._template.unprefixed:
             log.warning("redis.key=%s has no literal prefix: whoever produces chooses which Redis keys are written", self._template.text)
         try:
@@ -113,8 +114,11 @@ class HeartbeatSink(SinkTask):
             self._end(now_ms)
             return False
         self._sources.introduce(_FEW)
-        self._count(batch, found)
+        counts = self._sources.counts
+        before = counts.applied - counts.expired
         self._sources.send(found.newest, now_ms)
+        written = counts.applied - counts.expired > before
+        self._pending = len(batch), len(batch) - len(found.newest.beats), found.garbled, written
         self._offsets = batch.next_offsets
         if len(batch) >= _LARGE and not (found.signals or found.unfillable):
             return True
@@ -132,15 +136,21 @@ class HeartbeatSink(SinkTask):
         self._offsets = {}
         if reply is not None:
             self._sources.advanced(reply)
+        self._count()
 
-    def _count(self, batch: Batch, found: records.Found) -> None:
-        self._records += len(batch)
-        self._sources.counts.coalesced += len(batch) - len(found.newest.beats)
-        self._sources.counts.garbled += found.garbled
+    def _count(self) -> None:
+        """Count what has come to its end, and only then: a batch that is put again is not to be counted twice."""
+        if self._pending is not None:
+            (count, coalesced, garbled, written), self._pending = self._pending, None
+            self._records += count
+            self._wrote = self._wrote or written
+            self._sources.counts.coalesced += coalesced
+            self._sources.counts.garbled += garbled
 
     def _forget(self) -> None:
         self._sources.forget(self._holdings.previous_ttl_ms)
         self._offsets = {}
+        self._pending = None
         self._connection.close()  # replies may be under way that nobody would tell apart
 
     def commit_metadata(self, partition: TopicPartition) -> str:
@@ -180,9 +190,10 @@ class HeartbeatSink(SinkTask):
             connection.close()
 
     def _say_success(self, *, now_or_never: bool = False) -> None:
-        if self._records and (self._success.due(time.monotonic()) or now_or_never):
+        if self._wrote and (self._success.due(time.monotonic()) or now_or_never):
             log.info("Successfully processed %d records and updated Redis heartbeat", self._records)
             self._records = 0
+            self._wrote = False
 
 
 def _redis(config: Mapping[str, Any], context: TaskContext) -> tuple[Connection, Keyspace]:
