@@ -233,15 +233,22 @@ class Keyspace:
             deadlines = self.read_deadlines(left)
             stands |= {source: deadline - ttls_ms.get(source, ttl_ms) for source, deadline in deadlines.items()}
             alive = [source for source, deadline in deadlines.items() if deadline > now_ms]
-            commands = [pack("SET", source, stands[source], "PXAT", deadlines[source], "GET") for source in alive]
+            self._public([pack("SET", source, stands[source], "PXAT", deadlines[source], "GET") for source in alive])
+            again = self.read_deadlines(deadlines)
+            left = [source for source, deadline in again.items() if deadlines[source] != deadline]  # moved under our hands
+        return stands
+
+    def end(self, sources: Iterable[str]) -> None:
+        """Take public keys away."""
+        self._public([pack("GETDEL", source) for source in sources])  # not DEL: an application's of another type is not ours to delete
+
+    def _public(self, commands: Sequence[bytes]) -> None:
+        if commands:
             with self._connection.faults():
                 self._connection.send(b"".join(commands))
                 for reply in self._connection.replies(len(commands)):
                     if not is_wrong_type(reply):
                         raised(reply)
-            again = self.read_deadlines(deadlines)
-            left = [source for source, deadline in again.items() if deadlines[source] != deadline]  # moved under our hands
-        return stands
 
     def read_deadlines(self, sources: Iterable[str]) -> dict[str, int]:
         """Return the deadlines that the index holds."""
@@ -296,17 +303,15 @@ class Keyspace:
         words = (source, *order, status, f"{source}\0{run}" if run else "", most_runs, value)
         return int(self._connection.call(*self._script(scripts.SIGNAL, (self.status, self.runs), *words)))
 
-    def bye(self, source: str, at_ms: int, ttl_ms: int, times_ms: tuple[int, int]) -> bool:
+    def bye(self, source: str, at_ms: int, ttl_ms: int, next_ttl_ms: int, oldest_ms: int) -> bool:
         """Take a source out of the index because it said goodbye, unless it has beaten since. Return whether it is gone.
 
-        ``ttl_ms`` is everybody's; ``times_ms`` are now and the oldest goodbye that is worth keeping.
+        ``ttl_ms`` is what its deadline was made with if nothing is kept of it; ``next_ttl_ms`` is what is kept then.
         """
-        now_ms, oldest_ms = times_ms
-        keys = (self.gone, self.deadlines, self.info)
-        if not self._connection.call(*self._script(scripts.BYE, keys, source, at_ms, ttl_ms, oldest_ms)):
+        keys = (self.gone, self.deadlines, self.info, self.down, self.status)
+        if not self._connection.call(*self._script(scripts.BYE, keys, source, at_ms, ttl_ms, oldest_ms, next_ttl_ms)):
             return False
-        self._connection.call("DEL", source)
-        self.restore([source], {}, ttl_ms, now_ms)  # should another task have had a beat of it in between
+        self.end([source])
         return True
 
     def _scores(self, key: str, sources: Iterable[str]) -> dict[str, int]:

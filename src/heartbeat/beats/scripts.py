@@ -125,14 +125,23 @@ return 1
 """
 
 BYE: Final = """
--- KEYS: gone, deadlines, info. ARGV: source, time, everybody's ttl, oldest goodbye worth keeping. Returns 1 unless it has beaten since.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4])
-local deadline = redis.call('ZSCORE', KEYS[2], ARGV[1])
-local info = redis.call('HGET', KEYS[3], ARGV[1])
-local ttl = tonumber(info and string.match(info, '^%d+ (%d+)') or ARGV[3])
+-- KEYS: gone, deadlines, info, down, status. ARGV: source, time, ttl if none is kept, oldest goodbye worth keeping, everybody's ttl.
+-- Returns 1 unless it has beaten since. Goodbyes too old to be redelivered go, and all that is kept of those sources with them.
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4], 'LIMIT', 0, 100)
+for _, source in ipairs(old) do
+  redis.call('ZREM', KEYS[1], source)
+  if not redis.call('ZSCORE', KEYS[2], source) and not redis.call('ZSCORE', KEYS[4], source) then
+    redis.call('HDEL', KEYS[3], source)
+    redis.call('HDEL', KEYS[5], source)
+  end
+end
+local deadline, info = redis.call('ZSCORE', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[3], ARGV[1])
+local first, ttl, rest = string.match(info or '', '^(%d+) (%d+)(.*)$')
+ttl = tonumber(ttl or ARGV[3])
 if deadline and tonumber(deadline) - ttl > tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
+if first then redis.call('HSET', KEYS[3], ARGV[1], first .. ' ' .. ARGV[5] .. rest) end
 return 1
 """
 

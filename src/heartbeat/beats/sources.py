@@ -157,10 +157,11 @@ class Sources:
                 self._goodbye(signal, now_ms)
 
     def _goodbye(self, signal: Signal, now_ms: int) -> None:
-        times_ms = now_ms, now_ms - self._limits.horizon_ms
-        if self._keyspace.bye(signal.source, signal.order.at_ms, self._limits.ttl_ms, times_ms):
+        ttl_ms = self._ttls_ms.get(signal.source, self._limits.ttl_ms)
+        if self._keyspace.bye(signal.source, signal.order.at_ms, ttl_ms, self._limits.ttl_ms, now_ms - self._limits.horizon_ms):
             self.counts.goodbyes += 1
             self._known.pop(signal.source, None)
+            self._ttls_ms.pop(signal.source, None)
             self._gone += 1
 
     def _believe(self, newest: Newest, now_ms: int) -> dict[str, int]:
@@ -284,6 +285,8 @@ class Sources:
 
     def _retime(self, fresh: Mapping[str, int], retimed: Mapping[str, int], now_ms: int) -> None:
         default = self._limits.ttl_ms
+        # First the keys of whom a shorter ttl has ended already: once the index says so, nothing would come back to them.
+        self._keyspace.end([source for source, ttl_ms in retimed.items() if fresh[source] + ttl_ms <= now_ms])
         stands = self._keyspace.retime({source: fresh[source] for source in retimed}, retimed, Info(now_ms, self._previous_ttl_ms))
         for source, (deadline, ttl_ms) in stands.items():
             self._known[source] = deadline - ttl_ms
