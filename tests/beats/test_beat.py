@@ -2,107 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.beats.parts import TTL
 
-from heartbeat.beats.beat import ALLOWED_SKEW_MS, coalesce, newest_by_source, newest_of
+from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest, alive_and_expired, lifted, newest_by_source, with_timestamps
 from heartbeat.connect.api import NO_TIMESTAMP
 
 NOW = 1_755_138_687_438
-TTL = 60_000
+LATEST = NOW + ALLOWED_SKEW_MS
 stamps = st.just(NO_TIMESTAMP) | st.integers(0, 2 * NOW)
 records = st.lists(st.tuples(st.sampled_from("abc"), stamps))
 
 
+def newest_of(records: Sequence[tuple[str, int]], ttls_ms: dict[int, int] | None = None) -> Newest:
+    times = with_timestamps([stamp for _, stamp in records], NOW) if records else []
+    return newest_by_source([name for name, _ in records], times, LATEST, ttls_ms)
+
+
 @pytest.mark.parametrize(
-    ("timestamps", "newest"),
+    ("timestamps", "beats", "ahead"),
     [
-        ([NOW], NOW),
-        ([NOW - 5, NOW - 3, NOW - 4], NOW - 3),
-        ([NOW + ALLOWED_SKEW_MS], NOW + ALLOWED_SKEW_MS),
-        ([NOW + ALLOWED_SKEW_MS + 1], NOW + ALLOWED_SKEW_MS),
-        ([2 * NOW, NOW - 1], NOW + ALLOWED_SKEW_MS),
-        ([NO_TIMESTAMP], NOW),
-        ([NOW - 1, NO_TIMESTAMP], NOW),
-        ([NOW + 1, NO_TIMESTAMP], NOW + 1),
-        ([0], 0),
+        ([NOW], NOW, None),
+        ([NOW - 5, NOW - 3, NOW - 4], NOW - 3, None),
+        ([LATEST], LATEST, None),
+        ([LATEST + 1], None, LATEST + 1),
+        ([2 * NOW, NOW - 1], NOW - 1, 2 * NOW),
+        ([LATEST + 1, 2 * NOW, LATEST + 2], None, 2 * NOW),
+        ([NO_TIMESTAMP], NOW, None),
+        ([NOW - 1, NO_TIMESTAMP], NOW, None),
+        ([NOW + 1, NO_TIMESTAMP], NOW + 1, None),
+        ([0], 0, None),
+        ([1], 1, None),
     ],
 )
-def test_the_newest_beat_is_bounded_by_now_and_a_record_without_a_time_is_now(timestamps: list[int], newest: int) -> None:
-    assert newest_of(timestamps, NOW) == newest
-    assert newest_by_source([("s", stamp) for stamp in timestamps], NOW) == {"s": newest}
+@pytest.mark.parametrize("ttls_ms", [None, {0: 5_000}])
+def test_the_newest_believable_beat_counts_and_a_record_without_a_time_is_now(
+    timestamps: list[int], beats: int | None, ahead: int | None, ttls_ms: dict[int, int] | None
+) -> None:
+    newest = newest_of([("s", stamp) for stamp in timestamps], ttls_ms)
+    assert newest.beats == ({} if beats is None else {"s": beats})
+    assert newest.ahead == ({} if ahead is None else {"s": ahead})
 
 
 def test_each_source_has_its_own_newest_beat() -> None:
-    assert newest_by_source([("a", 1), ("b", NO_TIMESTAMP), ("a", 5), ("c", 2)], NOW) == {"a": 5, "b": NOW, "c": 2}
+    assert newest_of([("a", 1), ("b", NO_TIMESTAMP), ("a", 5), ("c", 2)]).beats == {"a": 5, "b": NOW, "c": 2}
 
 
-@given(st.lists(stamps, min_size=1))
-def test_one_source_is_the_special_case_of_many(timestamps: list[int]) -> None:
-    assert {"s": newest_of(timestamps, NOW)} == newest_by_source([("s", stamp) for stamp in timestamps], NOW)
+def test_no_records_are_no_beats() -> None:
+    assert newest_of([]) == Newest({})
 
 
 @given(records)
 def test_the_order_of_delivery_does_not_matter(batch: list[tuple[str, int]]) -> None:
-    def newest(of: list[tuple[str, int]]) -> dict[str, int]:
-        return newest_by_source(of, NOW)
-
-    assert newest(batch) == newest(sorted(batch)) == newest(batch[::-1]) == newest(batch * 2)
+    assert newest_of(batch) == newest_of(sorted(batch)) == newest_of(batch[::-1]) == newest_of(batch * 2)
 
 
 @given(records)
-def test_no_beat_is_later_than_now_and_the_skew(batch: list[tuple[str, int]]) -> None:
-    newest = newest_by_source(batch, NOW)
-    assert all(0 <= beat <= NOW + ALLOWED_SKEW_MS for beat in newest.values())
-    assert newest.keys() == {source for source, _ in batch}
+def test_no_beat_is_later_than_now_and_the_skew_and_none_is_lost(batch: list[tuple[str, int]]) -> None:
+    newest = newest_of(batch)
+    assert all(0 <= beat <= LATEST for beat in newest.beats.values())
+    assert all(raw > LATEST for raw in newest.ahead.values())
+    assert newest.beats.keys() | newest.ahead.keys() == {source for source, _ in batch}
+
+
+@given(records)
+def test_a_ttl_of_one_record_changes_nobodys_newest_beat(batch: list[tuple[str, int]]) -> None:
+    with_one = newest_of(batch, {0: 5_000} if batch else None)
+    assert (with_one.beats, with_one.ahead) == (newest_of(batch).beats, newest_of(batch).ahead)
 
 
 @pytest.mark.parametrize(
-    ("beat", "known", "alive"),
+    ("batch", "ttls_ms", "expected"),
     [
-        (NOW, None, True),
-        (NOW - TTL + 1, None, True),
-        (NOW - TTL, None, False),
-        (NOW - TTL - 1, None, False),
-        (NOW - 5, NOW - 6, True),
-        (NOW - 5, NOW - 5, True),
-        (NOW - 5, NOW - 4, False),
+        ([("a", 1), ("a", 5)], {1: 9_000}, {"a": 9_000}),
+        ([("a", 5), ("a", 1)], {1: 9_000}, {}),
+        ([("a", 1), ("a", 5)], {0: 9_000}, {}),
+        ([("a", 1), ("b", 5)], {0: 9_000, 1: 8_000}, {"a": 9_000, "b": 8_000}),
+        ([("a", LATEST + 5)], {0: 9_000}, {"a": 9_000}),
     ],
 )
-def test_a_beat_counts_if_its_deadline_is_ahead_and_nothing_newer_was_written(beat: int, known: int | None, alive: bool) -> None:
-    result = coalesce({"s": beat}, {} if known is None else {"s": known}, TTL, NOW)
-    assert result.alive == ({"s": beat} if alive else {})
+def test_the_ttl_is_that_of_the_newest_beat_not_the_longest(
+    batch: list[tuple[str, int]], ttls_ms: dict[int, int], expected: dict[str, int]
+) -> None:
+    assert newest_of(batch, ttls_ms).ttls_ms == expected
 
 
-def test_a_beat_of_the_epoch_counts_if_the_ttl_reaches_that_far() -> None:
-    assert coalesce({"s": 0}, {}, NOW + 1, NOW).alive == {"s": 0}
+@pytest.mark.parametrize(
+    ("stamp", "after", "expected"),
+    [
+        (NOW, None, NOW),
+        (NOW, NOW - 1, NOW),
+        (NOW, NOW, NOW),
+        (NOW - 1_500, NOW, NOW),
+        (NOW - ALLOWED_SKEW_MS, NOW, NOW),
+        (NOW - 3_600_000, NOW, NOW - 3_600_000 + ALLOWED_SKEW_MS),
+    ],
+)
+def test_a_beat_is_no_earlier_than_its_record_was_appended_as_far_as_clocks_may_differ(
+    stamp: int, after: int | None, expected: int
+) -> None:
+    assert lifted(stamp, after) == expected
 
 
-def test_late_beats_are_counted_with_the_least_they_are_late() -> None:
-    result = coalesce({"a": NOW - TTL - 7_000, "b": NOW - TTL - 3_000, "c": NOW - TTL - 9_000, "d": NOW}, {}, TTL, NOW)
-    assert (result.expired, result.late_by_ms, result.alive) == (3, 3_000, {"d": NOW})
+@pytest.mark.parametrize(("age_ms", "alive"), [(0, True), (TTL - 1, True), (TTL, False), (TTL + 1, False), (NOW, False), (-2_000, True)])
+@pytest.mark.parametrize("others", [{}, {"other": 5}])
+def test_a_beat_is_expired_from_its_deadline_on(age_ms: int, alive: bool, others: dict[str, int]) -> None:
+    beats = {"s": NOW - age_ms}
+    assert alive_and_expired(beats, TTL, others, NOW) == ((beats, {}) if alive else ({}, beats))
 
 
-def test_a_beat_older_than_what_was_written_is_no_late_beat() -> None:
-    assert coalesce({"s": NOW - 5}, {"s": NOW}, TTL, NOW).expired == 0
+def test_a_ttl_of_its_own_decides_whether_a_beat_is_expired() -> None:
+    beats = {"long": NOW - TTL, "short": NOW - 5_000, "usual": NOW - 5_000}
+    alive, expired = alive_and_expired(beats, TTL, {"long": TTL + 1, "short": 5_000}, NOW)
+    assert (set(alive), set(expired)) == ({"long", "usual"}, {"short"})
 
 
-beats = st.dictionaries(st.sampled_from("abcd"), st.integers(0, NOW + ALLOWED_SKEW_MS))
+beats = st.dictionaries(st.sampled_from("abcd"), st.integers(0, LATEST), min_size=1)
+ttls = st.dictionaries(st.sampled_from("abcd"), st.integers(1_000, 2 * NOW))
 
 
-@given(beats, beats, st.integers(1_000, 2 * NOW))
-def test_what_is_written_is_never_expired_and_never_goes_back(newest: dict[str, int], known: dict[str, int], ttl: int) -> None:
-    result = coalesce(newest, known, ttl, NOW)
-    assert all(beat + ttl > NOW for beat in result.alive.values())
-    assert all(beat >= known.get(source, 0) for source, beat in result.alive.items())
-    assert result.alive.items() <= newest.items()
-    assert result.expired == sum(beat + ttl <= NOW for beat in newest.values())
-
-
-@given(beats, beats, st.integers(1_000, 120_000))
-def test_two_batches_leave_what_one_joint_batch_would(first: dict[str, int], second: dict[str, int], ttl: int) -> None:
-    one = dict(coalesce(first, {}, ttl, NOW).alive)
-    two = {**one, **coalesce(second, one, ttl, NOW).alive}
-    both = {source: max(first.get(source, -1), second.get(source, -1)) for source in first.keys() | second.keys()}
-    assert two == coalesce(both, {}, ttl, NOW).alive
+@given(beats, ttls, st.integers(1_000, 2 * NOW))
+def test_every_beat_is_either_alive_or_expired(found: dict[str, int], ttls_ms: dict[str, int], ttl_ms: int) -> None:
+    alive, expired = alive_and_expired(found, ttl_ms, ttls_ms, NOW)
+    assert {**alive, **expired} == found
+    assert all(beat + ttls_ms.get(source, ttl_ms) > NOW for source, beat in alive.items())
+    assert all(beat + ttls_ms.get(source, ttl_ms) <= NOW for source, beat in expired.items())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from heartbeat.beats import console
-from heartbeat.beats.keyspace import Keyspace, Server
+from heartbeat.beats.connection import Connection, Server
 from heartbeat.embedded.ports import free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError
@@ -27,19 +27,19 @@ NESTED = "return {1,'two',{3,{'four',5},{}},false,redis.error_reply('ERR six'),'
 @pytest.fixture(scope="module")
 def redis() -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis() as redis:
-        keyspace = Keyspace(Server(redis.host, redis.port))
-        keyspace.write({"heartbeat": 4_102_444_800_000}, 60_000)  # in the year 2100
-        keyspace.execute("SET", "text", "two words")
-        keyspace.execute("SET", "ok", "OK")
-        keyspace.execute("SET", "empty", "")
-        keyspace.execute("SET", "lines", "one\r\ntwo\n")
-        keyspace.execute("SET", "unicode", "ünï ✓ 😀")
-        keyspace.execute("EVAL", r"redis.call('SET', 'binary', '\255\254\0\127')", "0")
-        keyspace.execute("SET", "controls", BINARY[1:])
-        keyspace.execute("RPUSH", "list", *(f"item {i}" for i in range(12)))
-        keyspace.execute("ZADD", "scores", "1.5", "a", "2", 'b"c')
-        keyspace.execute("HSET", "hash", "f", "v", "g", "")
-        keyspace.close()
+        connection = Connection(Server(redis.host, redis.port))
+        connection.execute("SET", "heartbeat", "4102444800000", "PXAT", "4102444860000")  # in the year 2100
+        connection.execute("SET", "text", "two words")
+        connection.execute("SET", "ok", "OK")
+        connection.execute("SET", "empty", "")
+        connection.execute("SET", "lines", "one\r\ntwo\n")
+        connection.execute("SET", "unicode", "ünï ✓ 😀")
+        connection.execute("EVAL", r"redis.call('SET', 'binary', '\255\254\0\127')", "0")
+        connection.execute("SET", "controls", BINARY[1:])
+        connection.execute("RPUSH", "list", *(f"item {i}" for i in range(12)))
+        connection.execute("ZADD", "scores", "1.5", "a", "2", 'b"c')
+        connection.execute("HSET", "hash", "f", "v", "g", "")
+        connection.close()
         yield redis
 
 
@@ -163,7 +163,7 @@ def test_a_server_that_is_not_there_is_an_error_in_one_line() -> None:
 
 
 def test_the_database_and_the_password_can_be_given(redis: EmbeddedRedis) -> None:
-    admin = Keyspace(Server(redis.host, redis.port))
+    admin = Connection(Server(redis.host, redis.port))
     admin.execute("ACL", "SETUSER", "ann", "on", ">hunter2", "~*", "+@all")
     subprocess.run(
         ours(redis, "-n", "2", "--user", "ann", "-a", "hunter2", "SET", "in", "two"), check=True, capture_output=True, timeout=30

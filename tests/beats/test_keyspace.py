@@ -1,551 +1,515 @@
-"""Redis commands against a real Redis, and faults that a real one does not show on demand against a scripted server."""
+"""Every key, command and script against a real Redis: what each leaves behind, refuses, and survives."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import re
 import socket
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
+from tests.beats.parts import P0, P1, P2, TTL, expiry_of, now_ms, public, value_of, write
 
-from heartbeat.beats.keyspace import Keyspace, Server, Tls
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.beats.connection import Connection
+from heartbeat.beats.keyspace import CONNECTORS, Advanced, Beats, Info, Keyspace, Row, Stored, Written
 from heartbeat.embedded.redis import EmbeddedRedis
-from heartbeat.errors import ConnectError, RetriableError
+from heartbeat.errors import ConnectError
 
-TTL = 60_000
-PATIENCE_S = 15.0
-"""Far above every time-out in this file: a bound for a noisy machine, not a measurement."""
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as redis:
-        yield redis
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Keyspace]]:
-    with contextlib.ExitStack() as stack:
-
-        def open_(host: str, port: int, **more: Any) -> Keyspace:
-            keyspace = Keyspace(Server(host, port, **more))
-            stack.callback(keyspace.close)
-            return keyspace
-
-        yield open_
+NAMES = [
+    "heartbeat",
+    "",
+    " ",
+    "pump:7",
+    "{a b} {c}",
+    "with space",
+    "ünï ✓ 😀",
+    "line\r\nbreak",
+    "\x00nul\x00",
+    "$5\r\nhello\r\n",
+    b"\xff\x00\xc3".decode("utf-8", "surrogateescape"),
+    "k" * 65_536,
+]
 
 
-@pytest.fixture
-def keyspace(redis: EmbeddedRedis, opened: Callable[..., Keyspace]) -> Keyspace:
-    keyspace = opened(redis.host, redis.port)
-    keyspace.execute("FLUSHALL")
-    return keyspace
+def named(name: str) -> str:
+    return ascii(name)[:20]
 
 
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+# --- beats
 
 
-def permanent(action: Callable[[], object]) -> str:
-    """What is said of a fault that needs a person."""
-    with pytest.raises(ConnectError) as caught:
-        action()
-    assert not isinstance(caught.value, RetriableError), caught.value
-    return str(caught.value)
-
-
-def passing(action: Callable[[], object]) -> str:
-    """What is said of a fault that passes by itself."""
-    started = time.monotonic()
-    with pytest.raises(RetriableError) as caught:
-        action()
-    assert time.monotonic() - started < PATIENCE_S
-    return str(caught.value)
-
-
-# --- a real server
-
-
-def test_value_and_deadline_are_exact(keyspace: Keyspace) -> None:
+@pytest.mark.parametrize("kind", ["alive", "new"])
+@pytest.mark.parametrize("name", NAMES, ids=named)
+def test_any_name_is_a_key_with_exact_value_and_deadline(connection: Connection, keyspace: Keyspace, name: str, kind: str) -> None:
     beat = now_ms() - 1_234
-    keyspace.write({"heartbeat": beat}, TTL)
-    assert keyspace.execute("GET", "heartbeat") == str(beat).encode()
-    assert keyspace.execute("PEXPIRETIME", "heartbeat") == beat + TTL
+    assert write(keyspace, Beats(TTL, **{kind: {name: beat}})) == Written(1, frozenset())
+    assert connection.execute("GET", name) == str(beat).encode()
+    assert expiry_of(connection, name) == beat + TTL
+    assert keyspace.read_deadlines([name]) == {name: beat + TTL}
+    assert connection.execute("DBSIZE") == 2
 
 
-def test_a_later_beat_moves_value_and_deadline(keyspace: Keyspace) -> None:
+def test_the_name_of_a_binary_key_is_written_byte_for_byte(server: EmbeddedRedis, keyspace: Keyspace) -> None:
     beat = now_ms()
-    keyspace.write({"heartbeat": beat}, TTL)
-    keyspace.write({"heartbeat": beat + 1_500}, 2 * TTL)
-    assert keyspace.execute("GET", "heartbeat") == str(beat + 1_500).encode()
-    assert keyspace.execute("PEXPIRETIME", "heartbeat") == beat + 1_500 + 2 * TTL
+    write(keyspace, Beats(TTL, {"s:" + b"\xff\x00\xc3".decode("utf-8", "surrogateescape"): beat}))
+    with socket.create_connection((server.host, server.port), timeout=5) as plain:
+        plain.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\ns:\xff\x00\xc3\r\n")
+        assert plain.recv(100) == b"$13\r\n%d\r\n" % beat
 
 
-NAMES = ["heartbeat", "", " ", "pump:7", "with space", "ünï ✓ 😀", "line\r\nbreak", "\x00nul\x00", "$5\r\nhello\r\n", "x" * 100_000]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:20])
-def test_any_name_is_a_key(keyspace: Keyspace, name: str) -> None:
-    beat = now_ms()
-    keyspace.write({name: beat}, TTL)
-    assert keyspace.execute("GET", name) == str(beat).encode()
-    assert 0 < keyspace.ttl_s(name) <= 60
-    assert keyspace.execute("DBSIZE") == 1
-
-
-def test_many_sources_are_written_together(keyspace: Keyspace) -> None:
+def test_many_sources_are_written_together(connection: Connection, keyspace: Keyspace) -> None:
     beat = now_ms()
     beats = {f"source:{i}": beat + i for i in range(5_000)}
-    keyspace.write(beats, TTL)
-    assert keyspace.execute("DBSIZE") == 5_000
-    assert keyspace.execute("GET", "source:4999") == str(beat + 4_999).encode()
-    assert keyspace.execute("PEXPIRETIME", "source:17") == beat + 17 + TTL
+    assert write(keyspace, Beats(TTL, beats)).moved == 5_000
+    assert connection.execute("DBSIZE") == 5_001
+    assert value_of(connection, "source:4999") == beat + 4_999
+    assert expiry_of(connection, "source:17") == beat + 17 + TTL
+    assert keyspace.read_deadlines(beats) == {source: at + TTL for source, at in beats.items()}
 
 
-def test_ttl_tells_alive_from_gone_from_foreign(keyspace: Keyspace) -> None:
-    keyspace.write({"heartbeat": now_ms()}, TTL)
-    keyspace.execute("SET", "foreign", "x")
-    assert 58 <= keyspace.ttl_s("heartbeat") <= 60
-    assert (keyspace.ttl_s("missing"), keyspace.ttl_s("foreign")) == (-2, -1)
-
-
-def test_each_database_is_its_own(redis: EmbeddedRedis, keyspace: Keyspace, opened: Callable[..., Keyspace]) -> None:
-    other = opened(redis.host, redis.port, database=5)
-    other.write({"heartbeat": now_ms()}, TTL)
-    assert keyspace.execute("GET", "heartbeat") is None
-    assert other.execute("DBSIZE") == 1
-
-
-def test_an_error_reply_to_a_single_command_is_returned_and_the_connection_goes_on(keyspace: Keyspace) -> None:
-    keyspace.execute("SET", "k", "text")
-    assert "not an integer" in str(keyspace.execute("INCR", "k"))
-    assert keyspace.execute("GET", "k") == b"text"
-
-
-def test_a_server_that_is_not_there_is_waited_for(opened: Callable[..., Keyspace]) -> None:
-    keyspace = opened(LOOPBACK, free_port())
-    assert f"Redis at {LOOPBACK}:" in passing(keyspace.check)
-    passing(lambda: keyspace.write({"heartbeat": now_ms()}, TTL))
-    passing(lambda: keyspace.ttl_s("heartbeat"))
-
-
-def test_a_host_name_that_does_not_resolve_is_waited_for(opened: Callable[..., Keyspace]) -> None:
-    assert "no-such-host.invalid" in passing(opened("no-such-host.invalid", 6379).check)
-
-
-def test_a_server_that_comes_back_is_used_again(opened: Callable[..., Keyspace]) -> None:
-    with EmbeddedRedis() as first:
-        keyspace = opened(first.host, first.port)
-        keyspace.write({"heartbeat": now_ms()}, TTL)
-    passing(lambda: keyspace.write({"heartbeat": now_ms()}, TTL))
-    with EmbeddedRedis(first.port):
-        keyspace.write({"heartbeat": now_ms()}, TTL)
-        assert 0 < keyspace.ttl_s("heartbeat") <= 60
-
-
-@pytest.fixture
-def guarded(redis: EmbeddedRedis, keyspace: Keyspace) -> Iterator[EmbeddedRedis]:
-    """The server with a password, and with accounts that may not do everything."""
-    for user, rules in {
-        "reader": ["+@all", "-set"],
-        "writer": ["-@all", "+set", "+select", "+ping", "+client"],
-        "caged": ["+@all"],
-    }.items():
-        keys = "~cage:*" if user == "caged" else "~*"
-        assert keyspace.execute("ACL", "SETUSER", user, "on", ">secret-" + user, keys, *rules) == b"OK"
-    assert keyspace.execute("CONFIG", "SET", "requirepass", "secret-default") == b"OK"
-    yield redis
-    admin = Keyspace(Server(redis.host, redis.port, password="secret-default"))
-    admin.execute("CONFIG", "SET", "requirepass", "")
-    admin.execute("ACL", "DELUSER", "reader", "writer", "caged")
-    admin.close()
-
-
-def test_the_right_password_lets_us_in(guarded: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
-    keyspace = opened(guarded.host, guarded.port, password="secret-default")
-    keyspace.write({"heartbeat": now_ms()}, TTL)
-    assert keyspace.ttl_s("heartbeat") > 0
-
-
-@pytest.mark.parametrize(
-    ("account", "words"),
-    [
-        ({}, "Authentication required"),
-        ({"password": "wrong-password"}, "invalid username-password pair"),
-        ({"username": "nobody", "password": "wrong-password"}, "invalid username-password pair"),
-    ],
-)
-def test_a_wrong_account_needs_a_person_and_no_password_is_told(
-    guarded: EmbeddedRedis, opened: Callable[..., Keyspace], account: dict[str, str], words: str
-) -> None:
-    keyspace = opened(guarded.host, guarded.port, **account)
-    for action in (keyspace.check, lambda: keyspace.write({"heartbeat": now_ms()}, TTL)):
-        told = permanent(action)
-        assert words in told
-        assert f"Redis at {guarded.host}:{guarded.port}" in told
-        assert "wrong-password" not in told
-
-
-def test_a_password_where_none_is_asked_for_needs_a_person(redis: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
-    assert "without any password configured" in permanent(opened(redis.host, redis.port, password="surplus").check)
-
-
-def test_an_account_that_may_not_write_needs_a_person(guarded: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
-    reader = opened(guarded.host, guarded.port, username="reader", password="secret-reader")
-    reader.check()
-    assert "permissions" in permanent(lambda: reader.write({"heartbeat": now_ms()}, TTL))
-    caged = opened(guarded.host, guarded.port, username="caged", password="secret-caged")
-    caged.write({"cage:1": now_ms()}, TTL)
-    assert "permissions" in permanent(lambda: caged.write({"cage:2": now_ms(), "heartbeat": now_ms()}, TTL))
-
-
-def test_an_account_that_may_only_write_will_do(guarded: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
-    writer = opened(guarded.host, guarded.port, username="writer", password="secret-writer")
-    writer.check()
-    writer.write({"heartbeat": now_ms()}, TTL)
-
-
-def test_an_unknown_database_needs_a_person(redis: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
-    keyspace = opened(redis.host, redis.port, database=99)
-    assert "DB index is out of range" in permanent(keyspace.check)
-    assert "DB index is out of range" in permanent(lambda: keyspace.write({"heartbeat": now_ms()}, TTL))
-
-
-def test_a_full_server_is_waited_for(redis: EmbeddedRedis, keyspace: Keyspace) -> None:
-    keyspace.execute("CONFIG", "SET", "maxmemory", "1")
-    try:
-        assert "maxmemory" in passing(lambda: keyspace.write({"a": now_ms(), "b": now_ms()}, TTL))
-    finally:
-        keyspace.execute("CONFIG", "SET", "maxmemory", "0")
-    keyspace.write({"a": now_ms(), "b": now_ms()}, TTL)
-
-
-def test_a_replica_is_waited_for_to_become_the_master(redis: EmbeddedRedis, keyspace: Keyspace) -> None:
-    keyspace.execute("REPLICAOF", LOOPBACK, str(free_port()))
-    try:
-        assert "read only" in passing(lambda: keyspace.write({"heartbeat": now_ms()}, TTL))
-    finally:
-        keyspace.execute("REPLICAOF", "NO", "ONE")
-    keyspace.write({"heartbeat": now_ms()}, TTL)
-
-
-# --- a scripted server, for what a real one does not do on demand
-
-HANG = b""
-OK = b"+OK\r\n"
-
-
-def bulk(text: str) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(text.encode()), text.encode())
-
-
-class ScriptedServer:
-    """Speaks enough RESP to be connected to. ``script(connection, command)`` gives a reply, or None for the usual one.
-
-    An empty reply is a silence that keeps the connection open; one that ends within a reply is followed by the end of it.
-    """
-
-    def __init__(self, script: Callable[[int, list[str]], bytes | None], greeting: bytes = b"") -> None:
-        self.commands: list[tuple[int, list[str]]] = []
-        self._script = script
-        self._greeting = greeting
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._connections: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def connections(self) -> int:
-        return len(self._connections)
-
-    def close(self) -> None:
-        for one in (self._listener, *self._connections):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._connections.append(connection)
-                threading.Thread(target=self._serve, args=(connection, len(self._connections)), daemon=True).start()
-
-    def _serve(self, connection: socket.socket, number: int) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            if self._greeting:
-                connection.sendall(self._greeting)
-                connection.close()
-                return
-            stream = connection.makefile("rb")
-            while header := stream.readline():
-                words = [stream.read(int(stream.readline()[1:]) + 2)[:-2].decode() for _ in range(int(header[1:]))]
-                self.commands.append((number, words))
-                reply = self._script(number, words)
-                connection.sendall(self._usual(words) if reply is None else reply)
-                if reply and not reply.endswith(b"\r\n"):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    @staticmethod
-    def _usual(words: list[str]) -> bytes:
-        return bulk("# Server\r\nredis_version:7.0.15\r\n") if words[0].upper() == "INFO" else OK
-
-
-@pytest.fixture
-def scripted(opened: Callable[..., Keyspace]) -> Iterator[Callable[..., tuple[ScriptedServer, Keyspace]]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(script: Callable[[int, list[str]], bytes | None], **more: Any) -> tuple[ScriptedServer, Keyspace]:
-            server = ScriptedServer(script, **more)
-            stack.callback(server.close)
-            return server, opened(LOOPBACK, server.port, timeout_s=0.5)
-
-        yield start
-
-
-Scripted = Callable[..., tuple[ScriptedServer, Keyspace]]
-
-
-def replies(to: Mapping[str, bytes]) -> Callable[[int, list[str]], bytes | None]:
-    return lambda _, words: to.get(words[0].upper())
-
-
-PASSING = [
-    b"-LOADING Redis is loading the dataset in memory\r\n",
-    b"-READONLY You can't write against a read only replica.\r\n",
-    b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
-    b"-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.\r\n",
-    b"-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n",
-    b"-NOREPLICAS Not enough good replicas to write.\r\n",
-    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
-    b"-CLUSTERDOWN The cluster is down\r\n",
-    b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n",
-    HANG,
-    b"+O",
-    b"$5\r\nab",
-]
-
-
-def word(reply: bytes) -> str:
-    return reply.decode().split(" ")[0].strip("-\r\n") or "silence"
-
-
-@pytest.mark.parametrize("reply", PASSING, ids=word)
-def test_a_passing_fault_of_a_write_is_waited_out_on_a_new_connection(scripted: Scripted, reply: bytes) -> None:
-    server, keyspace = scripted(lambda number, words: reply if words[0] == "SET" and number == 1 else None)
-    keyspace.check()
-    assert f"Redis at {LOOPBACK}:{server.port}" in passing(lambda: keyspace.write({"a": 1, "b": 2}, TTL))
-    keyspace.write({"a": 1, "b": 2}, TTL)
-    assert [(number, words[:3]) for number, words in server.commands if words[0] == "SET"][-2:] == [
-        (2, ["SET", "a", "1"]),
-        (2, ["SET", "b", "2"]),
-    ]
-
-
-LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        replies(dict.fromkeys(["INFO", "SET", "SELECT", "CLIENT", "PING", "HELLO"], LOADING)),
-        replies({"INFO": LOADING}),
-        replies({"INFO": HANG}),
-        replies({"INFO": b"$500\r\n# Server\r\n"}),
-        lambda *_: HANG,
-    ],
-    ids=["loading", "loading INFO", "silent INFO", "half an INFO", "silence"],
-)
-def test_a_server_that_is_not_ready_is_waited_for_from_the_start(scripted: Scripted, script: Any) -> None:
-    server, keyspace = scripted(script)
-    passing(keyspace.check)
-    passing(keyspace.check)
-    assert server.connections == 2
-
-
-def test_a_server_without_room_for_another_client_is_waited_for(scripted: Scripted) -> None:
-    _, keyspace = scripted(replies({}), greeting=b"-ERR max number of clients reached\r\n")
-    passing(keyspace.check)
-
-
-PERMANENT = [
-    b"-NOPERM this user has no permissions to run the 'set' command\r\n",
-    b"-NOAUTH Authentication required.\r\n",
-    b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
-    b"-ERR unknown command 'SET'\r\n",
-]
-
-
-@pytest.mark.parametrize("reply", PERMANENT, ids=word)
-def test_a_refused_write_needs_a_person(scripted: Scripted, reply: bytes) -> None:
-    server, keyspace = scripted(replies({"SET": reply}))
-    assert "refuses us" in permanent(lambda: keyspace.write({"a": 1}, TTL))
-    permanent(lambda: keyspace.write({"a": 1}, TTL))
-    assert server.connections == 2
-
-
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_one_refused_key_of_many_fails_the_whole_write(scripted: Scripted, place: int) -> None:
-    refused = ["a", "b", "c"][place]
-    _, keyspace = scripted(lambda _, words: b"-OOM no room\r\n" if words[:2] == ["SET", refused] else None)
-    passing(lambda: keyspace.write({"a": 1, "b": 2, "c": 3}, TTL))
-
-
-@pytest.mark.parametrize("version", ["6.0.16", "5.0.14", "6.1.240", "2.8.4"])
-def test_a_server_that_is_too_old_is_refused_by_its_version(scripted: Scripted, version: str) -> None:
-    _, keyspace = scripted(replies({"INFO": bulk(f"# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\n")}))
-    assert permanent(keyspace.check) == f"Redis {version} is too old: 6.2 or newer is needed (SET with PXAT)"
-
-
-@pytest.mark.parametrize(
-    "info", ["redis_version:6.2.0\r\n", "redis_version:255.255.255\r\n", "redis_version:7.4.0-rc1\r\n", "server_name:valkey\r\n", ""]
-)
-def test_a_server_that_is_new_enough_or_does_not_say_is_taken(scripted: Scripted, info: str) -> None:
-    _, keyspace = scripted(replies({"INFO": bulk(info)}))
-    keyspace.check()
-
-
-def test_the_version_is_asked_once_for_each_connection(scripted: Scripted) -> None:
-    server, keyspace = scripted(lambda number, words: HANG if words[0] == "GET" and number == 1 else None)
-    keyspace.check()
-    keyspace.check()
-    keyspace.write({"a": 1}, TTL)
-    passing(lambda: keyspace.execute("GET", "a"))
-    keyspace.check()
-    assert [number for number, words in server.commands if words[0] == "INFO"] == [1, 2]
-
-
-def test_a_late_reply_is_never_taken_for_the_answer_to_another_question(scripted: Scripted) -> None:
-    late = threading.Event()
-
-    def script(number: int, words: list[str]) -> bytes | None:
-        if words == ["GET", "slow"]:
-            late.wait(PATIENCE_S)
-            return bulk("the slow one")
-        return bulk("the fast one") if words == ["GET", "fast"] else None
-
-    server, keyspace = scripted(script)
-    passing(lambda: keyspace.execute("GET", "slow"))
-    late.set()
-    assert keyspace.execute("GET", "fast") == b"the fast one"
-    assert server.connections == 2
-
-
-# --- TLS
-
-
-def certificate(directory: Path, name: str, alternative: str) -> tuple[Path, Path]:
-    """A self-made certificate and its key."""
-    key, chain = directory / f"{name}.key", directory / f"{name}.crt"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    command += ["-addext", f"subjectAltName={alternative}", "-keyout", str(key), "-out", str(chain)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return chain, key
-
-
-@contextlib.contextmanager
-def tls_server(directory: Path, chain: Path, key: Path, clients: Path | None = None) -> Iterator[int]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("needs a redis-server with TLS: apt install redis-server")
-    port = free_port()
-    command = [program, "--port", "0", "--tls-port", str(port), "--bind", LOOPBACK, "--save", "", "--dir", str(directory)]
-    command += ["--tls-cert-file", str(chain), "--tls-key-file", str(key), "--tls-ca-cert-file", str(clients or chain)]
-    command += ["--tls-auth-clients", "yes" if clients else "no"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            deadline = time.monotonic() + PATIENCE_S
-            while process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
-                    break
-                time.sleep(0.02)
-            assert process.poll() is None, "redis-server did not start; does it have TLS?"
-            yield port
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """A server whose certificate is for the name localhost and no address."""
-    directory = tmp_path_factory.mktemp("tls")
-    chain, key = certificate(directory, "localhost", "DNS:localhost")
-    with tls_server(directory, chain, key) as port:
-        yield port, chain
-
-
-def test_tls_works_if_the_certificate_is_trusted_and_for_this_host(tls: tuple[int, Path], opened: Callable[..., Keyspace]) -> None:
-    port, chain = tls
-    keyspace = opened("localhost", port, tls=Tls(ca=str(chain)))
-    keyspace.write({"heartbeat": now_ms()}, TTL)
-    assert keyspace.ttl_s("heartbeat") > 0
-
-
-def test_an_untrusted_certificate_needs_a_person(tls: tuple[int, Path], opened: Callable[..., Keyspace]) -> None:
-    assert "certificate verify failed" in permanent(opened("localhost", tls[0], tls=Tls()).check)
-
-
-def test_a_certificate_for_another_host_needs_a_person(tls: tuple[int, Path], opened: Callable[..., Keyspace]) -> None:
-    assert "certificate is not valid for '127.0.0.1'" in permanent(opened(LOOPBACK, tls[0], tls=Tls(ca=str(tls[1]))).check)
-
-
-@pytest.mark.parametrize("host", ["localhost", LOOPBACK])
-def test_without_verification_any_certificate_will_do(tls: tuple[int, Path], opened: Callable[..., Keyspace], host: str) -> None:
-    keyspace = opened(host, tls[0], tls=Tls(verify=False))
-    keyspace.write({"heartbeat": now_ms()}, TTL)
-    assert keyspace.ttl_s("heartbeat") > 0
-
-
-@pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_a_certificate_that_cannot_be_read_needs_a_person(opened: Callable[..., Keyspace], tmp_path: Path, content: str | None) -> None:
-    """Also while the server is away: its coming back would change nothing."""
-    path = tmp_path / "own.pem"
-    if content is not None:
-        path.write_text(content)
-    for files in (Tls(ca=str(path)), Tls(certificate=str(path))):
-        told = permanent(opened("localhost", free_port(), tls=files).check)
-        assert f"The TLS files for Redis cannot be used ({path}): " in told
-
-
-def test_a_server_that_asks_for_a_certificate_gets_ours(tmp_path: Path, opened: Callable[..., Keyspace]) -> None:
-    chain, key = certificate(tmp_path, "localhost", "DNS:localhost")
-    ours, our_key = certificate(tmp_path, "worker", "DNS:worker")
-    with tls_server(tmp_path, chain, key, clients=ours) as port:
-        keyspace = opened("localhost", port, tls=Tls(ca=str(chain), certificate=str(ours), key=str(our_key)))
-        keyspace.write({"heartbeat": now_ms()}, TTL)
-        assert keyspace.ttl_s("heartbeat") > 0
-        with pytest.raises(ConnectError):
-            opened("localhost", port, tls=Tls(ca=str(chain))).check()
-
-
-def test_a_server_without_tls_is_not_written_to(redis: EmbeddedRedis, opened: Callable[..., Keyspace]) -> None:
-    with pytest.raises(ConnectError):
-        opened(redis.host, redis.port, tls=Tls(verify=False), timeout_s=1.0).check()
-
-
-def test_a_server_without_info_is_taken_for_new_enough(scripted: Scripted) -> None:
-    server, keyspace = scripted(replies({"INFO": b"-ERR unknown command 'INFO', with args beginning with: 'server' \r\n"}))
-    keyspace.check()
-    keyspace.write({"a": 1}, TTL)
-    assert [words[1] for _, words in server.commands if words[0] == "SET"] == ["a"]
-    assert server.connections == 1
-
-
-def test_another_error_about_info_is_not_overlooked(scripted: Scripted) -> None:
-    _, keyspace = scripted(replies({"INFO": b"-ERR something is wrong\r\n"}))
-    assert "something is wrong" in permanent(keyspace.check)
-
-
-def test_the_name_of_a_binary_key_is_written_byte_for_byte(redis: EmbeddedRedis, keyspace: Keyspace) -> None:
+def test_a_later_beat_moves_value_and_deadline(connection: Connection, keyspace: Keyspace) -> None:
     beat = now_ms()
-    keyspace.write({"s:" + b"\xff\x00\xc3".decode("utf-8", "surrogateescape"): beat}, TTL)
-    with socket.create_connection((redis.host, redis.port), timeout=5) as plain:
-        plain.sendall(b"*2\r\n$3\r\nGET\r\n$5\r\ns:\xff\x00\xc3\r\n")
-        assert plain.recv(100) == bulk(str(beat))
+    write(keyspace, Beats(TTL, {"s": beat}))
+    assert write(keyspace, Beats(2 * TTL, {"s": beat + 1_500})).moved == 1
+    assert (value_of(connection, "s"), expiry_of(connection, "s")) == (beat + 1_500, beat + 1_500 + 2 * TTL)
+
+
+def test_an_older_beat_moves_no_deadline_and_shows_by_its_not_moving(keyspace: Keyspace) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"s": beat}))
+    assert write(keyspace, Beats(TTL, {"s": beat - 1, "other": beat})).moved == 1
+    assert keyspace.read_deadlines(["s"]) == {"s": beat + TTL}
+
+
+def test_an_expired_beat_enters_the_index_and_touches_no_public_key(connection: Connection, keyspace: Keyspace) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"alive": beat}))
+    write(keyspace, Beats(TTL, expired={"alive": beat - 2 * TTL, "dead": 0}))
+    assert public(connection) == {"alive"}
+    assert value_of(connection, "alive") == beat
+    assert keyspace.read_deadlines(["alive", "dead"]) == {"alive": beat + TTL, "dead": TTL}
+
+
+def test_each_beat_may_have_a_ttl_of_its_own(connection: Connection, keyspace: Keyspace) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"a": beat}, {"b": beat}, ttls_ms={"a": 5_000, "b": 7_000}))
+    assert (expiry_of(connection, "a"), expiry_of(connection, "b")) == (beat + 5_000, beat + 7_000)
+    assert keyspace.read_deadlines("ab") == {"a": beat + 5_000, "b": beat + 7_000}
+
+
+def test_an_applications_key_of_another_type_is_left_alone_and_told(connection: Connection, keyspace: Keyspace) -> None:
+    connection.execute("RPUSH", "list", "theirs")
+    beat = now_ms()
+    assert write(keyspace, Beats(TTL, new={"list": beat, "s": beat})) == Written(2, frozenset({"list"}))
+    assert connection.execute("LRANGE", "list", "0", "-1") == [b"theirs"]
+    assert keyspace.restore(["list", "s"], {}, TTL, beat) == {"list": beat, "s": beat}
+    assert connection.execute("LRANGE", "list", "0", "-1") == [b"theirs"]
+
+
+@pytest.mark.parametrize("kind", ["list", "string"])
+def test_a_goodbye_deletes_no_key_of_another_type(connection: Connection, keyspace: Keyspace, kind: str) -> None:
+    connection.execute("RPUSH", "s", "theirs") if kind == "list" else connection.execute("SET", "s", "1")
+    assert keyspace.bye("s", now_ms(), TTL, TTL, 0)
+    assert connection.execute("EXISTS", "s") == int(kind == "list")
+
+
+def test_the_index_says_what_stands_and_the_public_keys_follow(connection: Connection, keyspace: Keyspace) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"a": beat, "b": beat}, expired={"dead": beat - 2 * TTL}))
+    connection.execute("SET", "a", str(beat - 7), "PXAT", str(beat + TTL - 7))
+    connection.execute("DEL", "b")
+    assert keyspace.restore(["a", "b", "dead", "unknown"], {}, TTL, beat) == {"a": beat, "b": beat, "dead": beat - 2 * TTL}
+    assert public(connection) == {"a", "b"}
+    assert [(value_of(connection, s), expiry_of(connection, s)) for s in "ab"] == [(beat, beat + TTL)] * 2
+
+
+class Interrupted(Connection):
+    """A connection in whose way something else is done before each of its commands that ``when`` picks."""
+
+    def __init__(self, of: Connection, when: Callable[[bytes], bool], then: Callable[[], object]) -> None:
+        super().__init__(of._server)
+        self._when = when
+        self._then = then
+
+    def send(self, commands: bytes) -> None:
+        if self._when(commands):
+            self._then()
+        super().send(commands)
+
+
+def test_a_source_that_moves_while_it_is_being_restored_ends_as_its_writer_left_it(connection: Connection, keyspace: Keyspace) -> None:
+    beat = now_ms()
+    later = iter(range(1, 4))
+
+    def another_task_writes() -> None:
+        newer = next(later, None)
+        if newer:
+            write(keyspace, Beats(TTL, {"s": beat + newer}))
+
+    write(keyspace, Beats(TTL, {"s": beat}))
+    slow = Interrupted(connection, lambda commands: b"\r\nSET\r\n" in commands, another_task_writes)
+    assert Keyspace(slow, "c").restore(["s"], {}, TTL, beat) == {"s": beat + 3}
+    slow.close()
+    assert (value_of(connection, "s"), expiry_of(connection, "s")) == (beat + 3, beat + 3 + TTL)
+
+
+# --- partitions
+
+
+def claimed(keyspace: Keyspace, *partitions: Any) -> None:
+    """Take partitions over at offset 10."""
+    keyspace.claim("x", TTL, "me", partitions)
+    assert keyspace.begin("me", {}, dict.fromkeys(partitions, 10), [])
+
+
+def advance(keyspace: Keyspace, rows: Sequence[Row], topics: Mapping[str, int] | None, at_ms: int) -> Advanced:
+    run_id = re.search(r"run_id:(\w+)", keyspace._connection.call("INFO", "server").decode())
+    assert run_id is not None
+    return keyspace.advance(run_id[1], rows, topics, at_ms)
+
+
+def row(partition: Any = P0, expected: int = 10, to: int = 20, sight: tuple[Any, Any, Any] = (None, None, None)) -> Row:
+    return Row(partition, "me", expected, to, *sight)
+
+
+def test_a_first_claim_finds_nothing_and_makes_the_connector_known(connection: Connection, keyspace: Keyspace) -> None:
+    before = now_ms()
+    found = keyspace.claim("x", TTL, "me", [P0, P1])
+    assert (found.dropped, dict(found.topics), dict(found.partitions)) == (False, {}, {P0: Stored(), P1: Stored()})
+    assert before - 2_000 <= found.redis_ms <= now_ms() + 2_000
+    assert connection.execute("SMEMBERS", CONNECTORS) == [b"c"]
+
+
+def test_a_claim_finds_what_was_left_of_each_partition(keyspace: Keyspace) -> None:
+    claimed(keyspace, P0, P1)
+    advance(keyspace, [row(sight=(5, 6, 7))], {"t": 3}, 100)
+    found = keyspace.claim("x", TTL, "next", [P1, P0, P2])
+    assert list(found.partitions.items()) == [(P1, Stored(10)), (P0, Stored(20, 5, 6, 7)), (P2, Stored())]
+    assert found.topics == {"t": 3}
+    assert not found.dropped
+
+
+def test_what_was_proven_stays_so_only_where_the_claimant_says_it(keyspace: Keyspace) -> None:
+    claimed(keyspace, P0, P1)
+    advance(keyspace, [row(P0, sight=(5, 6, 7)), row(P1, sight=(5, 6, 7))], None, 0)
+    keyspace.claim("x", TTL, "next", [P0, P1])
+    assert keyspace.begin("next", {}, {P0: 20, P1: 15}, [P0])
+    assert keyspace.read_proof() == {P0: Stored(20, 5, 6, 7), P1: Stored(15)}
+
+
+@pytest.mark.parametrize("between", ["another claim", "flush"])
+def test_a_claim_that_no_longer_holds_cannot_begin(connection: Connection, keyspace: Keyspace, between: str) -> None:
+    keyspace.claim("x", TTL, "me", [P0, P1])
+    if between == "flush":
+        connection.execute("FLUSHALL")
+    else:
+        keyspace.claim("x", TTL, "other", [P1])
+    before = connection.execute("HGETALL", keyspace.proof)
+    assert not keyspace.begin("me", {}, {P0: 1, P1: 1}, [])
+    assert connection.execute("HGETALL", keyspace.proof) == before
+
+
+def test_an_advance_stores_offset_and_sight_and_counts_what_the_index_holds(connection: Connection, keyspace: Keyspace) -> None:
+    claimed(keyspace, P0, P1)
+    write(keyspace, Beats(TTL, {"a": now_ms(), "b": now_ms()}))
+    connection.execute("ZADD", keyspace.down, "5", "d")
+    connection.execute("ZADD", keyspace.gone, "5", "g")
+    reply = advance(keyspace, [row(P0, sight=(1, 2, -1)), row(P1, to=11)], None, 0)
+    assert (reply.refused, reply.sources, reply.gone) == (frozenset(), 3, 1)
+    assert keyspace.read_proof() == {P0: Stored(20, 1, 2, -1), P1: Stored(11)}
+    advance(keyspace, [row(P0, 20, 30)], None, 0)
+    assert keyspace.read_proof()[P0] == Stored(30, 1, 2, -1)
+
+
+WRONG = {"behind": row(expected=9), "ahead": row(expected=11), "somebody else's": row()._replace(token="other"), "never claimed": row(P2)}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_one_refused_partition_refuses_the_whole_advance(keyspace: Keyspace, wrong: Row) -> None:
+    claimed(keyspace, P0, P1)
+    before = keyspace.read_proof()
+    assert advance(keyspace, [row(P1, sight=(1, 2, 3)), wrong], {"t": 9}, 5).refused == {wrong.partition}
+    assert keyspace.read_proof() == before
+    assert keyspace.claim("x", TTL, "next", [P0]).topics == {}
+
+
+def test_an_advance_whose_reply_was_lost_may_be_sent_again(keyspace: Keyspace) -> None:
+    claimed(keyspace, P0)
+    for _ in range(2):
+        assert not advance(keyspace, [row(sight=(1, 2, 3))], None, 0).refused
+        assert keyspace.read_proof() == {P0: Stored(20, 1, 2, 3)}
+    assert advance(keyspace, [row(to=21)], None, 0).refused == {P0}
+
+
+def test_a_server_that_did_not_take_the_data_refuses_to_have_it(keyspace: Keyspace) -> None:
+    claimed(keyspace, P0)
+    assert keyspace.advance("another run id", [row()], None, 0).refused == {P0}
+    assert keyspace.read_proof() == {P0: Stored(10)}
+
+
+def test_a_claim_tells_which_topics_were_meant_and_which_ttl_was_everybodys(keyspace: Keyspace) -> None:
+    first = keyspace.claim("x", TTL, "me", [P0])
+    assert (dict(first.ids), first.previous_ttl_ms) == ({}, TTL)
+    assert keyspace.begin("me", {"t": "an id"}, {P0: 1}, [])
+    assert not keyspace.begin("other", {"t": "another id"}, {P0: 1}, [])
+    second = keyspace.claim("x", 5, "me", [P0, P1])
+    assert (dict(second.ids), second.previous_ttl_ms) == ({"t": "an id"}, TTL)
+    assert keyspace.claim("x", TTL, "me", []).previous_ttl_ms == 5
+
+
+def test_whoever_had_a_partition_before_a_claim_is_refused(keyspace: Keyspace) -> None:
+    claimed(keyspace, P0)
+    keyspace.claim("x", TTL, "next", [P0])
+    assert advance(keyspace, [row()], None, 0).refused == {P0}
+
+
+def test_a_flush_refuses_the_next_advance(connection: Connection, keyspace: Keyspace) -> None:
+    claimed(keyspace, P0)
+    connection.execute("FLUSHALL")
+    assert advance(keyspace, [row()], None, 0).refused == {P0}
+    assert keyspace.read_proof() == {}
+
+
+def test_of_two_partition_sets_the_one_asked_for_later_stands(keyspace: Keyspace) -> None:
+    for topics, at_ms in (({"t": 2}, 100), ({"t": 1}, 99), ({"t": 5}, 100)):
+        advance(keyspace, [], topics, at_ms)
+        assert keyspace.claim("x", TTL, "me", []).topics == {"t": 2}
+    advance(keyspace, [], {"t": 3, "u": 1}, 101)
+    assert keyspace.claim("x", TTL, "me", []).topics == {"t": 3, "u": 1}
+
+
+def filled(connection: Connection, keyspace: Keyspace) -> None:
+    """Put something into every key of the index."""
+    claimed(keyspace, P0)
+    write(keyspace, Beats(TTL, {"s": now_ms()}))
+    keyspace.write_infos({"s": Info(1, TTL)})
+    keyspace.signal("s", (1, "t/0", 1), "start", "r", 10, b'{"at_ms":1,"partition":"t/0","offset":1,"status":"start"}')
+    connection.execute("ZADD", keyspace.down, "1", "d")
+    connection.execute("ZADD", keyspace.gone, "1", "g")
+    connection.execute("XADD", keyspace.flips, "*", "k", "v")
+
+
+def test_another_configuration_drops_the_index_and_neither_public_keys_nor_history(connection: Connection, keyspace: Keyspace) -> None:
+    filled(connection, keyspace)
+    write(Keyspace(connection, "other"), Beats(TTL, {"theirs": now_ms()}))
+    found = keyspace.claim("y", TTL, "next", [P0])
+    assert (found.dropped, dict(found.partitions)) == (True, {P0: Stored()})
+    left = set(connection.execute("KEYS", "*"))
+    assert left == {b"s", b"theirs", b"hb:connectors", b"hb:{other}:deadlines", keyspace.proof.encode(), keyspace.flips.encode()}
+    assert not keyspace.claim("y", TTL, "again", [P0]).dropped
+
+
+def test_the_last_word_of_a_connector_takes_everything_of_its_own_and_nothing_else(connection: Connection, keyspace: Keyspace) -> None:
+    filled(connection, keyspace)
+    claimed(Keyspace(connection, "other"), P0)
+    keyspace.forget()
+    assert set(connection.execute("KEYS", "*")) == {b"s", b"hb:connectors", b"hb:{other}:proof"}
+    assert connection.execute("SMEMBERS", CONNECTORS) == [b"other"]
+    keyspace.forget()
+
+
+def test_an_operators_offset_replaces_the_stored_one_and_ends_what_was_proven(keyspace: Keyspace) -> None:
+    claimed(keyspace, P0, P1, P2)
+    advance(keyspace, [row(p, sight=(1, 2, 3)) for p in (P0, P1, P2)], None, 0)
+    keyspace.alter({P0: 5, P1: None})
+    assert advance(keyspace, [row(P0, 5, 6)], None, 0).refused == {P0}
+    assert keyspace.claim("x", TTL, "next", [P0, P1, P2]).partitions == {P0: Stored(5), P1: Stored(), P2: Stored(20, 1, 2, 3)}
+
+
+def test_a_reset_of_all_offsets_forgets_them_and_not_what_the_index_is_of(connection: Connection, keyspace: Keyspace) -> None:
+    filled(connection, keyspace)
+    advance(keyspace, [row(sight=(1, 2, 3))], {"t": 3}, 9)
+    keyspace.alter(None)
+    assert keyspace.read_proof() == {}
+    found = keyspace.claim("y", TTL, "next", [P0])
+    assert found.dropped, "the template was changed along with the reset: the old index is of other sources"
+    assert found.partitions == {P0: Stored()}
+
+
+def test_a_reset_where_nothing_is_stored_changes_nothing(connection: Connection, keyspace: Keyspace) -> None:
+    keyspace.alter(None)
+    keyspace.alter({P0: None})
+    assert connection.execute("KEYS", "*") == []
+
+
+def test_an_index_key_of_another_type_is_an_error_that_needs_a_person(connection: Connection, keyspace: Keyspace) -> None:
+    connection.execute("SET", keyspace.proof, "theirs")
+    with pytest.raises(ConnectError, match="WRONGTYPE"):
+        keyspace.claim("x", TTL, "me", [P0])
+
+
+# --- ttl
+
+
+def retimed(keyspace: Keyspace, beat: int, ttl_ms: int) -> tuple[int, int]:
+    return keyspace.retime({"s": beat}, {"s": ttl_ms}, Info(beat, TTL))["s"]
+
+
+@pytest.mark.parametrize("ttl_ms", [1_000, TTL, 10 * TTL])
+def test_a_newer_beat_with_another_ttl_moves_the_deadline_either_way(keyspace: Keyspace, ttl_ms: int) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"s": beat}))
+    keyspace.write_infos({"s": Info(beat, TTL, raw_ms=9)})
+    assert retimed(keyspace, beat + 1, ttl_ms) == (beat + 1 + ttl_ms, ttl_ms)
+    assert keyspace.read_deadlines(["s"]) == {"s": beat + 1 + ttl_ms}
+    assert keyspace.read_infos(["s"]) == {"s": Info(beat, ttl_ms, raw_ms=9)}
+
+
+@pytest.mark.parametrize("ttl_ms", [1_000, 10 * TTL])
+def test_an_older_beat_with_another_ttl_moves_nothing(keyspace: Keyspace, ttl_ms: int) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"s": beat}))
+    keyspace.write_infos({"s": Info(beat, TTL)})
+    assert retimed(keyspace, beat - 1, ttl_ms) == (beat + TTL, TTL)
+    assert keyspace.read_deadlines(["s"]) == {"s": beat + TTL}
+    assert keyspace.read_infos(["s"]) == {"s": Info(beat, TTL)}
+
+
+def test_a_source_that_the_index_lost_gets_a_deadline_and_an_info_by_another_ttl(keyspace: Keyspace) -> None:
+    assert retimed(keyspace, 1_000, 5) == (1_005, 5)
+    assert keyspace.read_infos(["s"]) == {"s": Info(1_000, 5)}
+
+
+def test_infos_are_read_as_they_were_written(keyspace: Keyspace) -> None:
+    infos = {"a": Info(1, 2), "b": Info(3, 4, 5), "\udcff": Info(6, 7)}
+    keyspace.write_infos(infos)
+    assert keyspace.read_infos([*infos, "unknown"]) == infos
+
+
+# --- signals
+
+
+def packed(at_ms: int, where: str, offset: int, status: str) -> bytes:
+    return msgspec.json.encode({"at_ms": at_ms, "partition": where, "offset": offset, "status": status})
+
+
+def signalled(keyspace: Keyspace, status: str, at_ms: int, offset: int = 1, run: str = "", where: str = "t/0", most: int = 10) -> int:
+    return keyspace.signal("s", (at_ms, where, offset), status, run, most, packed(at_ms, where, offset, status))
+
+
+def status_of(connection: Connection, keyspace: Keyspace) -> Mapping[str, Any] | None:
+    text = connection.execute("HGET", keyspace.status, "s")
+    return None if text is None else msgspec.json.decode(text)
+
+
+@pytest.mark.parametrize(
+    ("later", "newer"),
+    [
+        ((2, "t/0", 1), True),
+        ((1, "t/1", 1), True),
+        ((1, "t/0", 2), True),
+        ((1, "t/0", 1), False),
+        ((1, "t/0", 0), False),
+        ((0, "t/9", 9), False),
+        ((1, "t", 9), False),
+    ],
+)
+def test_the_newest_signal_by_time_partition_and_offset_stands(
+    connection: Connection, keyspace: Keyspace, later: tuple[int, str, int], newer: bool
+) -> None:
+    assert signalled(keyspace, "fail", 1) == 1
+    at_ms, where, offset = later
+    assert signalled(keyspace, "start", at_ms, offset, where=where) == int(newer)
+    assert (status_of(connection, keyspace) or {})["status"] == ("start" if newer else "fail")
+
+
+def test_a_replay_of_signals_says_nothing_twice(connection: Connection, keyspace: Keyspace) -> None:
+    said = [("start", 1, "r"), ("fail", 2, "r"), ("start", 3, "q"), ("ok", 4, "q")]
+    assert [signalled(keyspace, status, at, run=run) for status, at, run in said] == [1, 1, 1, 1]
+    before = connection.execute("HGETALL", keyspace.status), connection.execute("HGETALL", keyspace.runs)
+    assert [signalled(keyspace, status, at, run=run) for status, at, run in said] == [0, 0, 0, 0]
+    assert (connection.execute("HGETALL", keyspace.status), connection.execute("HGETALL", keyspace.runs)) == before
+
+
+def test_ok_is_kept_only_where_it_ends_something_else(connection: Connection, keyspace: Keyspace) -> None:
+    assert signalled(keyspace, "ok", 1) == 1
+    assert status_of(connection, keyspace) is None
+    signalled(keyspace, "fail", 2)
+    signalled(keyspace, "ok", 3)
+    assert status_of(connection, keyspace) == {"at_ms": 3, "partition": "t/0", "offset": 1, "status": "ok"}
+
+
+@pytest.mark.parametrize("end", ["ok", "fail", "bye"])
+def test_a_run_is_open_from_its_start_to_its_end(connection: Connection, keyspace: Keyspace, end: str) -> None:
+    signalled(keyspace, "start", 1, run="r")
+    signalled(keyspace, "start", 2, run="q")
+    assert connection.execute("HGETALL", keyspace.runs) == [b"s\x00r", b"1", b"s\x00q", b"2"]
+    signalled(keyspace, end, 3, run="r")
+    assert connection.execute("HGETALL", keyspace.runs) == [b"s\x00q", b"2"]
+
+
+def test_a_run_beyond_the_bound_is_told_and_its_signal_kept(connection: Connection, keyspace: Keyspace) -> None:
+    assert signalled(keyspace, "start", 1, run="r", most=1) == 1
+    assert signalled(keyspace, "start", 2, run="q", most=1) == 2
+    assert connection.execute("HKEYS", keyspace.runs) == [b"s\x00r"]
+    assert (status_of(connection, keyspace) or {})["at_ms"] == 2
+
+
+# --- goodbye
+
+
+def test_a_goodbye_takes_a_source_out_and_remembers_when(connection: Connection, keyspace: Keyspace) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(TTL, {"s": beat, "other": beat}))
+    assert keyspace.bye("s", beat + 1, TTL, TTL, 0)
+    assert keyspace.bye("s", beat - 1, TTL, TTL, 0)
+    assert public(connection) == {"other"}
+    assert keyspace.read_deadlines(["s", "other"]) == {"other": beat + TTL}
+    assert keyspace.read_gone(["s", "other"]) == {"s": beat + 1}
+
+
+@pytest.mark.parametrize(("after_ms", "goes"), [(-1, False), (0, True), (1, True)])
+@pytest.mark.parametrize("ttl_ms", [1_000, TTL, 10 * TTL])
+def test_a_goodbye_older_than_the_last_beat_changes_nothing_whatever_ttl_the_beat_had(
+    connection: Connection, keyspace: Keyspace, after_ms: int, goes: bool, ttl_ms: int
+) -> None:
+    beat = now_ms()
+    write(keyspace, Beats(ttl_ms, {"s": beat}))
+    keyspace.write_infos({"s": Info(beat, ttl_ms)})
+    assert keyspace.bye("s", beat + after_ms, TTL, TTL, 0) is goes
+    assert public(connection) == (set() if goes else {"s"})
+    assert keyspace.read_gone(["s"]) == ({"s": beat + after_ms} if goes else {})
+
+
+def test_a_source_that_comes_back_is_no_longer_gone(keyspace: Keyspace) -> None:
+    keyspace.bye("a", 5, TTL, TTL, 0)
+    keyspace.bye("b", 5, TTL, TTL, 0)
+    keyspace.come_back(["a", "unknown"])
+    assert keyspace.read_gone(["a", "b"]) == {"b": 5}
+    keyspace.come_back([])
+
+
+def test_a_goodbye_is_kept_for_one_horizon_and_then_everything_of_that_source_goes(connection: Connection, keyspace: Keyspace) -> None:
+    """Names made for one job each would otherwise fill Redis one by one."""
+    for source, at_ms in (("old", 99), ("back", 98), ("edge", 100)):
+        keyspace.write_infos({source: Info(1, TTL)})
+        keyspace.signal(source, (at_ms, "t/0", 1), "bye", "", 9, packed(at_ms, "t/0", 1, "bye"))
+        keyspace.bye(source, at_ms, TTL, TTL, 0)
+    write(keyspace, Beats(TTL, {"back": now_ms()}))
+    keyspace.bye("new", 200, TTL, TTL, oldest_ms=100)
+    assert keyspace.read_gone(["old", "back", "edge", "new"]) == {"edge": 100, "new": 200}
+    assert sorted(connection.execute("HKEYS", keyspace.info)) == [b"back", b"edge"]
+    assert sorted(connection.execute("HKEYS", keyspace.status)) == [b"back", b"edge"]
+
+
+# --- room
+
+
+def test_the_longest_dead_make_room_and_the_living_never_do(connection: Connection, keyspace: Keyspace) -> None:
+    write(keyspace, Beats(0, expired={"a": 10, "b": 30, "alive": 100}))
+    connection.execute("ZADD", keyspace.down, "20", "d", "40", "e")
+    keyspace.write_infos({source: Info(1, 2) for source in ("a", "b", "d", "e", "alive")})
+    assert keyspace.make_room(2, 100) == 2
+    assert keyspace.read_infos(["a", "b", "d", "e", "alive"]).keys() == {"b", "e", "alive"}
+    assert keyspace.make_room(10, 100) == 2
+    assert keyspace.make_room(10, 100) == 0
+    assert keyspace.read_deadlines(["a", "b", "alive"]) == {"alive": 100}
+    assert connection.execute("ZCARD", keyspace.down) == 0
+
+
+def test_room_for_thousands_is_made_in_steps(connection: Connection, keyspace: Keyspace) -> None:
+    write(keyspace, Beats(0, expired={f"s{i}": i for i in range(2_500)}))
+    assert keyspace.make_room(2_300, 10_000) == 2_300
+    assert connection.execute("ZRANGE", keyspace.deadlines, "0", "0") == [b"s2300"]
+    assert connection.execute("ZCARD", keyspace.deadlines) == 200

@@ -4,62 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import pytest
+from tests.beats.parts import P0, P1, FakeLogs, Message, batch_of, now_ms, public
 
-from heartbeat.beats import sink
-from heartbeat.beats.keyspace import Keyspace, Server
+from heartbeat.beats import clock as clocks
+from heartbeat.beats import sink, sources
+from heartbeat.beats.connection import Connection
+from heartbeat.beats.keyspace import Keyspace
 from heartbeat.beats.sink import HeartbeatSink
-from heartbeat.connect.api import NO_TIMESTAMP, Batch, TaskContext, TopicPartition
+from heartbeat.connect.api import NO_TIMESTAMP, Batch, Committed, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import ByteArrayConverter, StringConverter
 from heartbeat.embedded.ports import free_port
 from heartbeat.embedded.redis import EmbeddedRedis
-from heartbeat.errors import ConnectError, RetriableError
+from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 TASK_LOG = "com.example.RedisHeartbeatSinkTask"
 COMPOSE = ("redis", 6379)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A consumed record."""
-
-    stamp: int
-    name: str | bytes | None = None
-
-    def topic(self) -> str:
-        return "t"
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return 0
-
-    def timestamp(self) -> tuple[int, int]:
-        return (0 if self.stamp == NO_TIMESTAMP else 1), self.stamp
-
-    def key(self) -> bytes | None:
-        return self.name.encode() if isinstance(self.name, str) else self.name
-
-    def value(self) -> bytes | None:
-        return b"beat"
-
-    def headers(self) -> list[tuple[str, bytes | None]] | None:
-        return None
-
-
 def batch(*stamps: int, keys: Sequence[str] = ()) -> Batch:
-    messages = [Message(stamp) for stamp in stamps]
-
-    def reject(message: object, error: Exception) -> None:
-        raise error
-
-    return Batch(messages, (lambda: list(keys), lambda: ["beat"] * len(messages)), {}, reject)
+    return batch_of([Message(stamp, name) for stamp, name in zip_longest(stamps, keys)])
 
 
 @dataclass(slots=True)
@@ -72,6 +42,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.seconds
 
+    def perf_counter(self) -> float:
+        return self.seconds
+
     def time_ns(self) -> int:
         return time.time_ns() if self.wall_ms is None else self.wall_ms * 1_000_000
 
@@ -82,7 +55,8 @@ class Bench:
 
     task: HeartbeatSink
     clock: Clock
-    redis: Keyspace
+    redis: Connection
+    logs: FakeLogs
     lines: list[tuple[str, str]] = field(default_factory=list)
 
     def put(self, *stamps: int, at: float | None = None, keys: Sequence[str] = ()) -> None:
@@ -94,14 +68,12 @@ class Bench:
         value = self.redis.execute("GET", key)
         return None if value is None else int(value)
 
+    @property
+    def index(self) -> Keyspace:
+        return Keyspace(self.redis, "c")
+
     def said(self, level: str) -> list[str]:
         return [message for kind, message in self.lines if kind == level]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as server:
-        yield server
 
 
 class Lines(logging.Handler):
@@ -116,19 +88,19 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def bench(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    redis = Keyspace(Server(server.host, server.port))
-    redis.execute("FLUSHALL")
+def bench(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     clock = Clock()
-    monkeypatch.setattr(sink, "time", clock)
-    bench = Bench(HeartbeatSink(), clock, redis)
+    for module in (sink, sources, clocks):
+        monkeypatch.setattr(module, "time", clock)
+    bench = Bench(HeartbeatSink(), clock, connection, FakeLogs(ends={P0: 1_000}))
     handler = Lines(bench.lines)
-    logging.getLogger(TASK_LOG).addHandler(handler)
-    logging.getLogger(TASK_LOG).setLevel(logging.INFO)
+    for name in (TASK_LOG, "heartbeat.beats"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
     yield bench
     bench.task.stop()
-    logging.getLogger(TASK_LOG).removeHandler(handler)
-    redis.close()
+    for name in (TASK_LOG, "heartbeat.beats"):
+        logging.getLogger(name).removeHandler(handler)
 
 
 def start(bench: Bench, server: EmbeddedRedis, **config: str) -> Bench:
@@ -137,12 +109,10 @@ def start(bench: Bench, server: EmbeddedRedis, **config: str) -> Bench:
     def resolve(host: str, port: int) -> tuple[str, int]:
         return (server.host, server.port) if (host, port) == COMPOSE else (host, port)
 
-    bench.task.start(HeartbeatSink.CONFIG.load(given), TaskContext("c", 0, resolve))
+    bench.task.start(HeartbeatSink.CONFIG.load(given), TaskContext("c", 0, resolve, Subscription(("t",)), logs=bench.logs))
+    if "redis_host" not in config:
+        bench.task.open({P0: None})
     return bench
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def test_a_beat_sets_the_key_to_its_time_with_its_deadline(bench: Bench, server: EmbeddedRedis) -> None:
@@ -154,16 +124,14 @@ def test_a_beat_sets_the_key_to_its_time_with_its_deadline(bench: Bench, server:
     assert 0 < ttl_ms <= 55_000
 
 
-def test_key_ttl_and_database_are_those_of_the_config(bench: Bench, server: EmbeddedRedis) -> None:
+def test_key_ttl_and_database_are_those_of_the_config(bench: Bench, server: EmbeddedRedis, opened: Callable[..., Connection]) -> None:
     start(bench, server, redis_key="pump:7", redis_ttl="3600", redis_database="3")
     beat = now_ms()
     bench.put(beat)
     assert bench.get("pump:7") is None
-    third = Keyspace(Server(server.host, server.port, 3))
+    third = opened(server.host, server.port, database=3)
     assert third.execute("GET", "pump:7") == str(beat).encode()
-    assert 3590 <= third.ttl_s("pump:7") <= 3600
-    third.execute("FLUSHDB")
-    third.close()
+    assert 3590 <= third.execute("TTL", "pump:7") <= 3600
 
 
 def test_an_older_beat_does_not_take_back_a_newer_one(bench: Bench, server: EmbeddedRedis) -> None:
@@ -188,13 +156,15 @@ def test_a_clock_in_the_future_does_not_make_a_source_immortal(bench: Bench, ser
     assert 55_000 < ttl_ms <= 62_000
 
 
-def test_a_beat_past_its_deadline_writes_nothing_and_kills_nobody(bench: Bench, server: EmbeddedRedis) -> None:
+def test_a_beat_past_its_deadline_enters_the_index_but_revives_and_kills_nobody(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server)
-    bench.put(now_ms() - 60_001)
+    old = now_ms() - 60_001
+    bench.put(old)
     assert bench.get() is None
+    assert bench.index.read_deadlines(["heartbeat"]) == {"heartbeat": old + 60_000}
     beat = now_ms()
     bench.redis.execute("SET", "heartbeat", str(beat))
-    bench.put(now_ms() - 3_600_000)
+    bench.put(now_ms() - 50_001 - 10_000)
     assert bench.get() == beat
 
 
@@ -217,7 +187,7 @@ def test_success_is_said_once_a_second_with_all_records_since_the_last_line(benc
     start(bench, server)
     beat = now_ms()
     for at, count in ((1000.0, 1), (1000.2, 2), (1000.9, 3), (1001.0, 4), (1001.5, 5), (1001.9, 6)):
-        bench.put(*[beat] * count, at=at)
+        bench.put(*[beat + count] * count, at=at)
     line = "Successfully processed {} records and updated Redis heartbeat"
     assert bench.said("INFO") == [line.format(1), line.format(9)]
     bench.put(at=1002.0)
@@ -228,8 +198,9 @@ def test_success_is_said_once_a_second_with_all_records_since_the_last_line(benc
 
 def test_records_not_yet_told_are_told_when_the_task_stops(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server)
-    bench.put(now_ms(), at=1000.0)
-    bench.put(now_ms(), now_ms(), at=1000.1)
+    beat = now_ms()
+    bench.put(beat, at=1000.0)
+    bench.put(beat, beat + 1, at=1000.1)
     bench.task.stop()
     assert bench.said("INFO")[-1] == "Successfully processed 2 records and updated Redis heartbeat"
 
@@ -237,8 +208,8 @@ def test_records_not_yet_told_are_told_when_the_task_stops(bench: Bench, server:
 def test_beats_that_arrive_expired_warn_once_a_minute_and_name_the_way_out(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server)
     bench.clock.wall_ms = now_ms()
-    for at in (1000.0, 1001.0, 1059.9, 1060.0, 1119.0):
-        bench.put(bench.clock.wall_ms - 60_000 - 12_300, at=at)
+    for newer, at in enumerate((1000.0, 1001.0, 1059.9, 1060.0, 1119.0)):
+        bench.put(bench.clock.wall_ms - 60_000 - 12_300 + newer, at=at)
     warnings = bench.said("WARNING")
     assert len(warnings) == 2
     assert "12.3 s" in warnings[0]
@@ -311,19 +282,17 @@ def test_nothing_written_is_no_success(bench: Bench, server: EmbeddedRedis) -> N
     assert bench.said("INFO") == [LINE.format(1)]
 
 
-@pytest.mark.parametrize(("mode", "back_ms"), [("processing", 3_600_000), ("processing", 1_000), ("record", 3_600_000)])
+@pytest.mark.parametrize("mode", ["processing", "record"])
+@pytest.mark.parametrize("back_ms", [1_000, 3_600_000])
 def test_a_clock_that_is_set_back_silences_nobody(bench: Bench, server: EmbeddedRedis, mode: str, back_ms: int) -> None:
+    """What was promised by the later clock stands: deadlines never go back. The key lives at least as long as it should."""
     start(bench, server, heartbeat_time=mode)
     now = now_ms()
-    bench.clock.wall_ms = now + back_ms
-    bench.put(bench.clock.wall_ms)
-    assert bench.get() == now + back_ms
-    bench.clock.wall_ms = now
-    bench.put(now)
-    assert bench.get() == now
-    bench.clock.wall_ms = now + 1
-    bench.put(now + 1)
-    assert bench.get() == now + 1
+    for wall_ms in (now + back_ms, now, now + 1):
+        bench.clock.wall_ms = wall_ms
+        bench.put(wall_ms)
+        assert bench.get() == now + back_ms
+        assert bench.redis.execute("PEXPIRETIME", "heartbeat") == now + back_ms + 60_000
 
 
 def test_sources_that_are_gone_are_not_remembered(bench: Bench, server: EmbeddedRedis) -> None:
@@ -333,8 +302,8 @@ def test_sources_that_are_gone_are_not_remembered(bench: Bench, server: Embedded
     bench.clock.wall_ms = now + 30_000
     bench.put(now + 30_000, keys=["lasts"], at=1030.0)
     bench.clock.wall_ms = now + 61_000
-    bench.put(at=1061.0)
-    assert bench.task._written.keys() == {"s:lasts"}
+    bench.put(now + 61_000, keys=["lasts"], at=1061.0)
+    assert bench.task._sources.known == 1
 
 
 def mixed(*names: str | bytes | None, skip: bool, binary: bool = False) -> tuple[Batch, Conversion]:
@@ -351,7 +320,7 @@ def test_records_that_name_no_source_are_skipped_and_counted_and_the_others_writ
     assert conversion.skipped == 3
     assert bench.get("a") is not None
     assert bench.get("b") is not None
-    assert bench.redis.execute("DBSIZE") == 2
+    assert public(bench.redis) == {"a", "b"}
     assert bench.said("INFO") == [LINE.format(5)]
 
 
@@ -365,9 +334,7 @@ def test_without_tolerance_a_record_that_names_no_source_fails_the_task_after_th
         bench.task.put(batch)
     assert not isinstance(caught.value, RetriableError)
     assert conversion.skipped == 0
-    assert bench.redis.execute("DBSIZE") == 2
-    assert bench.get("a") is not None
-    assert bench.get("b") is not None
+    assert public(bench.redis) == {"a", "b"}
 
 
 def test_a_batch_put_again_counts_what_it_skips_once(bench: Bench, server: EmbeddedRedis) -> None:
@@ -390,17 +357,106 @@ def test_a_batch_of_nameless_records_only_writes_nothing_and_says_no_success(ben
     start(bench, server, redis_key="s:${key}")
     batch, conversion = mixed(None, None, skip=True)
     bench.task.put(batch)
-    assert (conversion.skipped, bench.redis.execute("DBSIZE"), bench.said("INFO")) == (2, 0, [])
+    assert (conversion.skipped, public(bench.redis), bench.said("INFO")) == (2, set(), [])
 
 
 def test_binary_keys_are_sources_too(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server, redis_key="s:${key}")
     batch, conversion = mixed(b"\xff", b"\xfe", b"plain", skip=False, binary=True)
     bench.task.put(batch)
-    assert (conversion.skipped, bench.redis.execute("DBSIZE")) == (0, 3)
+    assert (conversion.skipped, len(public(bench.redis))) == (0, 3)
     assert bench.get("s:plain") is not None
 
 
 def test_producers_that_choose_whole_keys_are_warned_of(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server, redis_key="${key}")
     assert "whoever produces chooses which Redis keys are written" in bench.said("WARNING")[0]
+
+
+def test_a_task_without_a_view_of_the_logs_cannot_start(bench: Bench) -> None:
+    with pytest.raises(ConnectError, match="no view of the logs"):
+        bench.task.start(HeartbeatSink.CONFIG.load({}), TaskContext("c", 0))
+
+
+def applied(*stamps: int, upto: int) -> Batch:
+    return batch_of([Message(stamp, at=at) for at, stamp in enumerate(stamps)], {P0: upto})
+
+
+def test_how_far_we_have_come_is_stored_with_the_beats_it_speaks_of(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms()
+    bench.task.put(applied(beat, upto=1_001))
+    assert bench.get() == beat
+    assert bench.index.read_proof()[P0].offset == 1_001
+
+
+def test_an_error_before_the_end_of_a_batch_moves_no_offset(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.redis.execute("SET", bench.index.deadlines, "of another type")
+    with pytest.raises(ConnectError):
+        bench.task.put(applied(now_ms(), upto=1_001))
+    assert bench.index.read_proof()[P0].offset == 1_000
+
+
+def test_a_flush_gives_the_partition_back_and_the_next_claim_goes_back_to_the_horizon(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.task.put(applied(now_ms(), upto=1_001))
+    bench.redis.execute("FLUSHALL")
+    with pytest.raises(Reclaim) as caught:
+        bench.task.put(applied(now_ms(), upto=1_002))
+    assert set(caught.value.partitions) == {P0}
+    bench.logs.times[P0] = [now_ms() - 3_600_000, now_ms()]
+    assert bench.task.open({P0: Committed(1_001)}) == {P0: 1}
+    bench.task.put(applied(now_ms(), upto=2))
+    assert bench.index.read_proof()[P0].offset == 2
+
+
+def test_the_commit_carries_until_when_the_partition_is_proven(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    before = bench.clock.wall_ms = now_ms()
+    assert (bench.task.commit_metadata(P0), bench.task.commit_metadata(P1)) == ("", "")
+    for _ in range(2):
+        bench.task.put(batch_of([]))
+    assert bench.task.commit_metadata(P0) == str(min(before, before + bench.task._clock.redis_ahead_ms))
+    bench.task.close([P0])
+    assert bench.task.commit_metadata(P0) == ""
+
+
+def test_an_operators_offsets_are_where_the_next_task_starts(bench: Bench, server: EmbeddedRedis) -> None:
+    config = HeartbeatSink.CONFIG.load({"redis.host": server.host, "redis.port": str(server.port)})
+    start(bench, server)
+    HeartbeatSink.alter_offsets(config, TaskContext("c"), {P0: 17})
+    assert bench.task.open({P0: Committed(17)}) == {P0: 17}
+    HeartbeatSink.alter_offsets(config, TaskContext("c"), None)
+    assert bench.index.read_proof() == {}
+
+
+def test_a_deleted_connector_leaves_no_index_behind(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    beat = now_ms()
+    bench.put(beat)
+    config = HeartbeatSink.CONFIG.load({"redis.host": server.host, "redis.port": str(server.port)})
+    HeartbeatSink.on_delete(config, TaskContext("c"))
+    assert bench.redis.execute("KEYS", "*") == [b"heartbeat"]
+    assert bench.get() == beat
+
+
+def test_headers_say_how_long_a_beat_lasts_and_that_a_source_says_goodbye(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="${key}", heartbeat_ttl_max="7200")
+    beat = now_ms()
+    bench.task.put(batch_of([Message(beat, "a", at=0, marks=(("hb-ttl", b"7000"),)), Message(beat, "b", at=1)]))
+    assert bench.redis.execute("PEXPIRETIME", "a") == beat + 7_000_000
+    bench.task.put(batch_of([Message(beat + 1, "b", at=2, marks=(("hb-status", b"bye"),))]))
+    assert public(bench.redis) == {"a"}
+    assert bench.index.read_deadlines(["a", "b"]) == {"a": beat + 7_000_000}
+    assert bench.index.read_gone(["a", "b"]) == {"b": beat + 1}
+
+
+def test_a_partition_that_was_taken_over_is_refused_to_the_one_that_had_it(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    other = start(Bench(HeartbeatSink(), bench.clock, bench.redis, FakeLogs(ends={P0: 1_000})), server)
+    with pytest.raises(Reclaim):
+        bench.task.put(applied(now_ms(), upto=1_001))
+    other.task.put(applied(now_ms(), upto=1_005))
+    assert bench.index.read_proof()[P0].offset == 1_005
+    other.task.stop()

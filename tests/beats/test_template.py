@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartbeat.beats.template import KNOWN, LONGEST_NAME, Unfillable, parse
+from heartbeat.beats.template import KNOWN, LONGEST_NAME, Unfillable, fault, parse
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Batch:
     def partitions(self) -> list[int]:
         return [3]
 
-    def headers(self) -> list[list[tuple[str, bytes | None]]]:
+    def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
         return [self.header]
 
 
@@ -54,6 +54,7 @@ class Batch:
 )
 def test_a_template_names_the_source_of_a_record(text: str, batch: Batch, name: str) -> None:
     assert parse(text).names(batch) == [name]
+    assert fault(name) is None
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,9 @@ def test_a_template_names_the_source_of_a_record(text: str, batch: Batch, name: 
 )
 def test_a_record_that_cannot_fill_its_template_says_why(text: str, batch: Batch, reason: str) -> None:
     (name,) = parse(text).names(batch)
-    assert isinstance(name, Unfillable)
-    assert reason in str(name)
+    why = fault(name)
+    assert isinstance(why, Unfillable)
+    assert reason in str(why)
 
 
 @pytest.mark.parametrize("text", ["${kye}", "a${header.}", "${value}", "${value.}", "${value.a[x]}", "${}", "a${key", "${topic.x}"])
