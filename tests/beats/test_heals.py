@@ -59,7 +59,7 @@ def logs_of(records: Sequence[Said], now: int, *, changing: bool) -> Logs:
         stamp = when(records[index], index, now)
         marks: list[tuple[str, bytes | None]] = []
         if source != "x":
-            minutes_long = ttl or 2 if changing else {"a": 0, "b": 1, "c": 10}[source]
+            minutes_long = ttl or 5 if changing else {"a": 0, "b": 1, "c": 10}[source]
             if minutes_long:
                 marks.append(("hb-ttl", str(60 * minutes_long).encode()))
             if status:

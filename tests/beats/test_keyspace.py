@@ -58,6 +58,13 @@ def test_the_name_of_a_binary_key_is_written_byte_for_byte(server: EmbeddedRedis
         assert plain.recv(100) == b"$13\r\n%d\r\n" % beat
 
 
+def test_value_and_deadline_are_exact(connection: Connection, keyspace: Keyspace) -> None:
+    beat = now_ms() - 1_234
+    write(keyspace, Beats(TTL, {"heartbeat": beat}))
+    assert connection.execute("GET", "heartbeat") == str(beat).encode()
+    assert connection.execute("PEXPIRETIME", "heartbeat") == beat + TTL
+
+
 def test_many_sources_are_written_together(connection: Connection, keyspace: Keyspace) -> None:
     beat = now_ms()
     beats = {f"source:{i}": beat + i for i in range(5_000)}
@@ -160,7 +167,7 @@ def test_a_source_that_moves_while_it_is_being_restored_ends_as_its_writer_left_
 def claimed(keyspace: Keyspace, *partitions: Any) -> None:
     """Take partitions over at offset 10."""
     keyspace.claim("x", TTL, "me", partitions)
-    assert keyspace.begin("me", {}, dict.fromkeys(partitions, 10), [])
+    assert keyspace.begin("me", dict.fromkeys(partitions, 10), [])
 
 
 def advance(keyspace: Keyspace, rows: Sequence[Row], topics: Mapping[str, int] | None, at_ms: int) -> Advanced:
@@ -170,7 +177,7 @@ def advance(keyspace: Keyspace, rows: Sequence[Row], topics: Mapping[str, int] |
 
 
 def row(partition: Any = P0, expected: int = 10, to: int = 20, sight: tuple[Any, Any, Any] = (None, None, None)) -> Row:
-    return Row(partition, "me", expected, to, *sight)
+    return Row(partition, "me", expected, to, *sight, "log")
 
 
 def test_a_first_claim_finds_nothing_and_makes_the_connector_known(connection: Connection, keyspace: Keyspace) -> None:
@@ -185,7 +192,7 @@ def test_a_claim_finds_what_was_left_of_each_partition(keyspace: Keyspace) -> No
     claimed(keyspace, P0, P1)
     advance(keyspace, [row(sight=(5, 6, 7))], {"t": 3}, 100)
     found = keyspace.claim("x", TTL, "next", [P1, P0, P2])
-    assert list(found.partitions.items()) == [(P1, Stored(10)), (P0, Stored(20, 5, 6, 7)), (P2, Stored())]
+    assert list(found.partitions.items()) == [(P1, Stored(10)), (P0, Stored(20, 5, 6, 7, "log")), (P2, Stored())]
     assert found.topics == {"t": 3}
     assert not found.dropped
 
@@ -194,8 +201,8 @@ def test_what_was_proven_stays_so_only_where_the_claimant_says_it(keyspace: Keys
     claimed(keyspace, P0, P1)
     advance(keyspace, [row(P0, sight=(5, 6, 7)), row(P1, sight=(5, 6, 7))], None, 0)
     keyspace.claim("x", TTL, "next", [P0, P1])
-    assert keyspace.begin("next", {}, {P0: 20, P1: 15}, [P0])
-    assert keyspace.read_proof() == {P0: Stored(20, 5, 6, 7), P1: Stored(15)}
+    assert keyspace.begin("next", {P0: 20, P1: 15}, [P0])
+    assert keyspace.read_proof() == {P0: Stored(20, 5, 6, 7, "log"), P1: Stored(15)}
 
 
 @pytest.mark.parametrize("between", ["another claim", "flush"])
@@ -206,7 +213,7 @@ def test_a_claim_that_no_longer_holds_cannot_begin(connection: Connection, keysp
     else:
         keyspace.claim("x", TTL, "other", [P1])
     before = connection.execute("HGETALL", keyspace.proof)
-    assert not keyspace.begin("me", {}, {P0: 1, P1: 1}, [])
+    assert not keyspace.begin("me", {P0: 1, P1: 1}, [])
     assert connection.execute("HGETALL", keyspace.proof) == before
 
 
@@ -217,9 +224,9 @@ def test_an_advance_stores_offset_and_sight_and_counts_what_the_index_holds(conn
     connection.execute("ZADD", keyspace.gone, "5", "g")
     reply = advance(keyspace, [row(P0, sight=(1, 2, -1)), row(P1, to=11)], None, 0)
     assert (reply.refused, reply.sources, reply.gone) == (frozenset(), 3, 1)
-    assert keyspace.read_proof() == {P0: Stored(20, 1, 2, -1), P1: Stored(11)}
+    assert keyspace.read_proof() == {P0: Stored(20, 1, 2, -1, "log"), P1: Stored(11, log="log")}
     advance(keyspace, [row(P0, 20, 30)], None, 0)
-    assert keyspace.read_proof()[P0] == Stored(30, 1, 2, -1)
+    assert keyspace.read_proof()[P0] == Stored(30, 1, 2, -1, "log")
 
 
 WRONG = {"behind": row(expected=9), "ahead": row(expected=11), "somebody else's": row()._replace(token="other"), "never claimed": row(P2)}
@@ -238,7 +245,7 @@ def test_an_advance_whose_reply_was_lost_may_be_sent_again(keyspace: Keyspace) -
     claimed(keyspace, P0)
     for _ in range(2):
         assert not advance(keyspace, [row(sight=(1, 2, 3))], None, 0).refused
-        assert keyspace.read_proof() == {P0: Stored(20, 1, 2, 3)}
+        assert keyspace.read_proof() == {P0: Stored(20, 1, 2, 3, "log")}
     assert advance(keyspace, [row(to=21)], None, 0).refused == {P0}
 
 
@@ -248,14 +255,8 @@ def test_a_server_that_did_not_take_the_data_refuses_to_have_it(keyspace: Keyspa
     assert keyspace.read_proof() == {P0: Stored(10)}
 
 
-def test_a_claim_tells_which_topics_were_meant_and_which_ttl_was_everybodys(keyspace: Keyspace) -> None:
-    first = keyspace.claim("x", TTL, "me", [P0])
-    assert (dict(first.ids), first.previous_ttl_ms) == ({}, TTL)
-    assert keyspace.begin("me", {"t": "an id"}, {P0: 1}, [])
-    assert not keyspace.begin("other", {"t": "another id"}, {P0: 1}, [])
-    second = keyspace.claim("x", 5, "me", [P0, P1])
-    assert (dict(second.ids), second.previous_ttl_ms) == ({"t": "an id"}, TTL)
-    assert keyspace.claim("x", TTL, "me", []).previous_ttl_ms == 5
+def test_a_claim_tells_which_ttl_was_everybodys_before(keyspace: Keyspace) -> None:
+    assert [keyspace.claim("x", ttl_ms, "me", [P0]).previous_ttl_ms for ttl_ms in (TTL, 5, 5, TTL)] == [TTL, TTL, 5, 5]
 
 
 def test_whoever_had_a_partition_before_a_claim_is_refused(keyspace: Keyspace) -> None:
@@ -314,7 +315,7 @@ def test_an_operators_offset_replaces_the_stored_one_and_ends_what_was_proven(ke
     advance(keyspace, [row(p, sight=(1, 2, 3)) for p in (P0, P1, P2)], None, 0)
     keyspace.alter({P0: 5, P1: None})
     assert advance(keyspace, [row(P0, 5, 6)], None, 0).refused == {P0}
-    assert keyspace.claim("x", TTL, "next", [P0, P1, P2]).partitions == {P0: Stored(5), P1: Stored(), P2: Stored(20, 1, 2, 3)}
+    assert keyspace.claim("x", TTL, "next", [P0, P1, P2]).partitions == {P0: Stored(5), P1: Stored(), P2: Stored(20, 1, 2, 3, "log")}
 
 
 def test_a_reset_of_all_offsets_forgets_them_and_not_what_the_index_is_of(connection: Connection, keyspace: Keyspace) -> None:

@@ -417,7 +417,9 @@ def test_the_commit_carries_until_when_the_partition_is_proven(bench: Bench, ser
     assert (bench.task.commit_metadata(P0), bench.task.commit_metadata(P1)) == ("", "")
     for _ in range(2):
         bench.task.put(batch_of([]))
-    assert bench.task.commit_metadata(P0) == str(min(before, before + bench.task._clock.redis_ahead_ms))
+    assert before - 2_000 <= int(bench.task.commit_metadata(P0)) <= before, (
+        "by the clock that is behind, and no further than they may differ"
+    )
     bench.task.close([P0])
     assert bench.task.commit_metadata(P0) == ""
 

@@ -47,7 +47,7 @@ def apply(sources: Sources, newest: Newest, now: int) -> None:
     """Write all of it, as the sink does with a small batch and the empty one that follows."""
     sources.send(newest, now)
     sources.settle(now)
-    sources.introduce()
+    sources.introduce(2_000)
 
 
 def advanced(sources: int, gone: int = 0) -> Advanced:
