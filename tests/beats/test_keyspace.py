@@ -440,6 +440,19 @@ def test_a_run_is_open_from_its_start_to_its_end(connection: Connection, keyspac
     assert connection.execute("HGETALL", keyspace.runs) == [b"s\x00q", b"2"]
 
 
+def test_a_run_ends_though_another_run_has_said_something_newer(connection: Connection, keyspace: Keyspace) -> None:
+    signalled(keyspace, "start", 10, run="one")
+    signalled(keyspace, "fail", 30, run="two")
+    signalled(keyspace, "ok", 20, run="one")
+    assert connection.execute("HGETALL", keyspace.runs) == []
+
+
+def test_an_end_from_the_past_does_not_end_a_run_that_began_again(connection: Connection, keyspace: Keyspace) -> None:
+    signalled(keyspace, "start", 50, run="one")
+    signalled(keyspace, "ok", 20, run="one")
+    assert connection.execute("HGETALL", keyspace.runs) == [b"s\0one", b"50"]
+
+
 def test_a_run_beyond_the_bound_is_told_and_its_signal_kept(connection: Connection, keyspace: Keyspace) -> None:
     assert signalled(keyspace, "start", 1, run="r", most=1) == 1
     assert signalled(keyspace, "start", 2, run="q", most=1) == 2

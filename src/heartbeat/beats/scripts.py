@@ -103,25 +103,27 @@ SIGNAL: Final = """
 -- KEYS: status, runs. ARGV: source, time, 'topic/partition', offset, status, run field ('' if none), most open runs, the whole as JSON.
 -- The newest wins, so that a replay says nothing twice. Returns 1 if it was newer, 2 if its run found no room.
 local old, time, offset = redis.call('HGET', KEYS[1], ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local room = true
+if ARGV[6] ~= '' then -- each run has its own order: another run's newer signal says nothing of this one
+  local started = tonumber(redis.call('HGET', KEYS[2], ARGV[6]) or -1)
+  if ARGV[5] ~= 'start' then
+    if started <= time then redis.call('HDEL', KEYS[2], ARGV[6]) end
+  elseif started < 0 and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[7]) then
+    room = false
+  elseif started < time then
+    redis.call('HSET', KEYS[2], ARGV[6], ARGV[2])
+  end
+end
 local said = 'ok'
 if old then
   local o = cjson.decode(old)
-  if o.at_ms > time then return 0 end
-  if o.at_ms == time and (o.partition > ARGV[3] or (o.partition == ARGV[3] and o.offset >= offset)) then return 0 end
+  if o.at_ms > time then return room and 0 or 2 end
+  if o.at_ms == time and (o.partition > ARGV[3] or (o.partition == ARGV[3] and o.offset >= offset)) then return room and 0 or 2 end
   said = o.status
 end
 -- ok is what everybody is who says nothing: it is worth keeping only where it ends something else.
 if ARGV[5] ~= 'ok' or said ~= 'ok' then redis.call('HSET', KEYS[1], ARGV[1], ARGV[8]) end
-if ARGV[6] ~= '' then
-  if ARGV[5] ~= 'start' then
-    redis.call('HDEL', KEYS[2], ARGV[6])
-  elseif redis.call('HLEN', KEYS[2]) < tonumber(ARGV[7]) then
-    redis.call('HSET', KEYS[2], ARGV[6], ARGV[2])
-  else
-    return 2
-  end
-end
-return 1
+return room and 1 or 2
 """
 
 BYE: Final = """
