@@ -78,11 +78,13 @@ class _RedisConnection(Protocol):
 class Connection:
     """One connection, opened when needed. After any fault it is closed: replies could no longer be told apart.
 
-    A batch is ``send``, once or more, then ``replies``; both within ``faults``. Everything else is ``call``.
+    A batch is ``send``, once or more, then ``replies``; both within ``faults``. Everything else is ``call``. ``suitable`` wants a
+    server that can do what we need and keeps what we write; without it any is taken, to look at it or to mend it.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, suitable: bool = True) -> None:
         self._server = server
+        self._suitable = suitable
         self._connection = _connect_to(server)
         self._checked = False
 
@@ -152,7 +154,7 @@ class Connection:
         if not self._connection.is_connected:
             self._checked = False
             self._connection.connect()
-        if not self._checked:
+        if self._suitable and not self._checked:
             self._check_server()
             self._checked = True
 
