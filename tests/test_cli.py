@@ -43,7 +43,7 @@ def worker(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("verb", ["connect-standalone", "demo", "send", "redis"])
+@pytest.mark.parametrize("verb", ["connect-standalone", "demo", "send", "redis", "doctor"])
 def test_every_verb_is_listed_and_explains_itself(verb: str) -> None:
     assert verb in run("--help").stdout
     done = run(verb, "--help")

@@ -126,6 +126,47 @@ def backtest(  # one parameter per option is click's way
     click.echo(root.run(request), nl=False)
 
 
+@cli.command()
+@click.option("--rest", metavar="URL", help="The worker's REST API.  [default: the running demo's, else http://127.0.0.1:8083]")
+@click.option("--connector", help="The connector to look at.  [default: all]")
+@click.option("--worker", type=click.Path(path_type=Path), help="The worker's properties: its brokers, its REST API.")
+@click.option("--bootstrap-server", help="The broker to begin with.  [default: the worker's, else the running demo's, else 127.0.0.1:9092]")
+@click.option("--redis", metavar="HOST:PORT", help="Where Redis is from here.  [default: as the connector's config says]")
+@click.option("--redis-password", envvar="REDISCLI_AUTH", help="In place of the config's.  [env: REDISCLI_AUTH]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything for a program.")
+def doctor(  # one parameter per option is click's way
+    rest: str | None,
+    connector: str | None,
+    worker: Path | None,
+    bootstrap_server: str | None,
+    redis: str | None,
+    redis_password: str | None,
+    as_json: bool,
+) -> NoReturn:
+    """Look at broker, topics, group, Redis, clocks, connectors and sight; say what is wrong, and what to type. Writes nothing.
+
+    Ends with 0 if all is OK, with 1 if something FAILs, with 2 if there are only WARNings.
+    """
+    from heartbeat.doctor import app
+    from heartbeat.embedded import state
+
+    running = state.read()
+    request = app.Request(
+        rest=rest,
+        connector=connector,
+        worker=worker,
+        bootstrap=bootstrap_server,
+        redis=redis,
+        redis_password=redis_password,
+        json=as_json,
+        demo=(running.kafka, f"{running.redis_host}:{running.redis_port}", running.rest) if running else None,
+        environment=os.environ,
+    )
+    text, code = app.run(request)
+    click.echo(text, nl=False)
+    _end(code)
+
+
 # Options of the command sent, such as the -1 of LRANGE, are not ours: everything after the first word is passed on.
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]})
 @click.option("-h", "host", help="[default: the running demo's, else 127.0.0.1]")
@@ -159,8 +200,12 @@ def main() -> NoReturn:
         sys.exit(130)
     except HeartbeatError as error:
         print(f"heartbeat: {error}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # At once: a Kafka client that hangs would hold up the interpreter's own end.
-        os._exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 3))
+        _end(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 3))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(code: int) -> NoReturn:
+    """End at once: a Kafka client that hangs, or has been refused its answers, would hold up the interpreter's own end, or break it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
