@@ -106,7 +106,7 @@ def test_clocks_apart_are_told_by_how_far(ahead_ms: float, answer_ms: float, lev
 
 
 def index(*sample: PublicKey) -> Index:
-    return Index(NOW, {}, {}, NOW, len(sample), 0, 0, sample)
+    return Index(NOW - 60_000, {}, {}, NOW, len(sample), 0, 0, sample, NOW)
 
 
 ALIVE = PublicKey("alive", NOW + 30_000, 30_000, True)

@@ -23,7 +23,7 @@ def judged(
     proof: Mapping[TopicPartition, Stored], ends: Mapping[TopicPartition, int] | None = None, held: Finding | None = None, **more: object
 ) -> list[Finding]:
     known = {"topics": {"t": 2}, "topics_at_ms": NOW - 400} | more
-    index = Index(NOW, proof, sources=1, down=0, gone=0, sample=(), **known)  # type: ignore[arg-type]
+    index = Index(NOW, proof, sources=1, down=0, gone=0, sample=(), sampled_ms=NOW, **known)  # type: ignore[arg-type]
     return list(judge_sight.judge(TARGET, index, {P0: 10, P1: 12} if ends is None else ends, held, "type this"))
 
 

@@ -36,7 +36,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A connector's index. ``asked_ms`` is Redis's own time at the reading."""
+    """A connector's index. ``asked_ms`` is Redis's own time at the reading, ``sampled_ms`` when the public keys were looked at."""
 
     asked_ms: int
     proof: Mapping[TopicPartition, Stored]
@@ -46,6 +46,7 @@ class Index:
     down: int
     gone: int
     sample: tuple[PublicKey, ...]
+    sampled_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +118,22 @@ def _index(connection: Connection, keyspace: Keyspace) -> Index | None:
     if not isinstance(told, list) or not isinstance(fields, list) or fields[2] is None:
         return None
     sources, down, gone = (count if isinstance(count, int) else 0 for count in counts)
+    asked_ms = _ms(told)
     return Index(
-        int(told[0]) * 1000 + int(told[1]) // 1000,
+        asked_ms,
         keyspace.read_proof(),
         _counts(fields[0]),
         int(fields[1]) if fields[1] else None,
         sources,
         down,
         gone,
-        _sample(connection, keyspace),
+        *_sample(connection, keyspace, asked_ms),
     )
+
+
+def _ms(told: list[Any]) -> int:
+    """Return the reply to TIME (seconds, microseconds) in ms."""
+    return int(told[0]) * 1000 + int(told[1]) // 1000
 
 
 def _counts(text: bytes | None) -> dict[str, int]:
@@ -136,21 +143,22 @@ def _counts(text: bytes | None) -> dict[str, int]:
         return {}
 
 
-def _sample(connection: Connection, keyspace: Keyspace) -> tuple[PublicKey, ...]:
-    """Return some sources with their public keys; those that beat while we looked are left out."""
+def _sample(connection: Connection, keyspace: Keyspace, asked_ms: int) -> tuple[tuple[PublicKey, ...], int]:
+    """Return some sources with their public keys, and Redis's time then; those that beat while we looked are left out."""
     words = connection.execute("ZRANDMEMBER", keyspace.deadlines, str(_MOST_SAMPLED), "WITHSCORES")
     if not isinstance(words, list):
-        return ()
+        return (), asked_ms
     names = [word.decode("utf-8", "surrogateescape") for word in words[::2]]
     before = {name: int(float(score)) for name, score in zip(names, words[1::2], strict=True)}
-    ttls_ms = _answers(connection, *(("PTTL", name) for name in names))
+    told, *ttls_ms = _answers(connection, ("TIME",), *(("PTTL", name) for name in names))
     values = _answers(connection, *(("GET", name) for name in names))
     after = keyspace.read_deadlines(names)
-    return tuple(
+    keys = tuple(
         PublicKey(name, before[name], ttl_ms if isinstance(ttl_ms, int) else -2, isinstance(value, bytes) and value.isdigit())
         for name, ttl_ms, value in zip(names, ttls_ms, values, strict=True)
         if after.get(name) == before[name]
     )
+    return keys, _ms(told)
 
 
 def _answers(connection: Connection, *commands: tuple[str, ...]) -> list[Any]:

@@ -144,10 +144,10 @@ def _clock(ahead_ms: float, answer_ms: float) -> Finding:
 def keys(name: str, found: Index) -> Iterator[Finding]:
     """Judge the public keys of the sampled sources against the index."""
     check = f"keys {name}"
-    alive = [key for key in found.sample if key.deadline_ms > found.asked_ms + _TOLERANCE_MS]
+    alive = [key for key in found.sample if key.deadline_ms > found.sampled_ms + _TOLERANCE_MS]
     occupied = [key for key in alive if key.ttl_ms != -2 and not key.beat]
     missing = [key for key in alive if key.ttl_ms == -2]
-    differing = [key for key in alive if key.beat and key.ttl_ms != -2 and not _agrees(key, found.asked_ms)]
+    differing = [key for key in alive if key.beat and key.ttl_ms != -2 and not _agrees(key, found.sampled_ms)]
     if occupied:
         text = f"{_some(occupied, found)} have a public key that holds something else than a beat: another program uses the name"
         yield warn(check, text, "give our keys a prefix of their own, such as redis.key=beat:${key}, or rename the other program's")
@@ -165,8 +165,8 @@ def keys(name: str, found: Index) -> Iterator[Finding]:
         yield ok(check, text)
 
 
-def _agrees(key: PublicKey, asked_ms: int) -> bool:
-    return key.ttl_ms >= 0 and abs(asked_ms + key.ttl_ms - key.deadline_ms) <= _TOLERANCE_MS
+def _agrees(key: PublicKey, sampled_ms: int) -> bool:
+    return key.ttl_ms >= 0 and abs(sampled_ms + key.ttl_ms - key.deadline_ms) <= _TOLERANCE_MS
 
 
 def _some(keys: Sequence[PublicKey], found: Index) -> str:
