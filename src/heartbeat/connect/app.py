@@ -139,12 +139,11 @@ def run(properties: Path | None, connectors: Sequence[Path], environment: Mappin
             pass
     finally:
         log.info("Worker is stopping")
-        clean = worker.stop()
+        worker.stop()
         log.info("Worker stopped")
-    if not clean:
-        # A client library that hangs would hold up the interpreter's exit as well.
-        logging.shutdown()
-        os._exit(0)
+    # At once: a client library that hangs would hold up the interpreter's exit, and one that is destroyed may abort it.
+    logging.shutdown()
+    os._exit(0)
 
 
 def _bind(listener: Listener) -> _Bound:

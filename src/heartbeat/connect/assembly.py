@@ -57,7 +57,7 @@ class Assembly:
             made_from=config,
             plugin=plugin.task,
             config={key.name: parsed[key.name] for key in plugin.task.CONFIG},
-            context=replace(context, logs=kafka_admin.PartitionLogs(_connection(properties, task))),
+            context=replace(context, logs=kafka_admin.PartitionLogs(_connection(properties))),
             feed=Feed(
                 subscription=context.subscription,
                 pace=Pace(
@@ -138,10 +138,10 @@ def _consumer(task: TaskId, java: Mapping[str, str]) -> Callable[[kafka.Membersh
 _CONNECTION: Final = ("security.", "sasl.", "ssl.", "client.dns.lookup")
 
 
-def _connection(consumer: Mapping[str, str], task: TaskId) -> dict[str, str]:
+def _connection(consumer: Mapping[str, str]) -> dict[str, str]:
     """Return librdkafka's properties for asking, beside a task's consumer and as the same user, about the logs it reads."""
     java = {name: text for name, text in consumer.items() if name == "bootstrap.servers" or name.startswith(_CONNECTION)}
-    return client_properties.translate({"client.id": f"connector-logs-{task}", **java}, "admin").properties
+    return client_properties.translate({"client.id": f"heartbeat-logs-{os.getpid()}", **java}, "admin").properties
 
 
 def admin_properties(worker: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
@@ -106,12 +107,11 @@ def _wait(future: Future[T]) -> T:
 
 
 class PartitionLogs:
-    """The logs of partitions, for the thread of one task (``api.Logs``). The client is made when first used."""
+    """The logs of partitions, for the thread of one task (``api.Logs``)."""
 
     def __init__(self, properties: Mapping[str, str]) -> None:
         self.topics: Collection[str] = ()
         self._properties = dict(properties)
-        self._client: AdminClient | None = None
         self._asked: Any = None
         self._asked_at_s = 0.0
         self._ends: dict[TopicPartition, Future[Any]] = {}
@@ -178,8 +178,8 @@ class PartitionLogs:
         return {partition: offset if offset >= 0 else None for partition, offset in answers.items()}
 
     def close(self) -> None:
-        """Let the client go; what was asked is answered no more."""
-        self._asked, self._ends, self._topics, self._client = None, {}, {}, None
+        """Wait for no answer any more."""
+        self._asked, self._ends, self._topics = None, {}, {}
 
     def _offsets(self, wanted: Mapping[TopicPartition, OffsetSpec], timeout_s: float) -> dict[TopicPartition, Future[Any]]:
         if not wanted:
@@ -189,9 +189,23 @@ class PartitionLogs:
         return {TopicPartition(p.topic, p.partition): future for p, future in answers.items()}
 
     def _admin(self) -> AdminClient:
-        if self._client is None:
-            self._client = AdminClient({**self._properties}, logger=logging.getLogger(logs.KAFKA_CLIENT))
-        return self._client
+        return _shared(self._properties)
+
+
+_clients: dict[frozenset[tuple[str, str]], AdminClient] = {}
+_making = threading.Lock()
+
+
+def _shared(properties: Mapping[str, str]) -> AdminClient:
+    """Return the process's one client for these properties, made when first asked for and never destroyed.
+
+    Destroying one whose requests have just timed out can abort the process (an assertion of librdkafka 2.16).
+    """
+    key = frozenset(properties.items())
+    with _making:
+        if key not in _clients:
+            _clients[key] = AdminClient({**properties}, logger=logging.getLogger(logs.KAFKA_CLIENT))
+        return _clients[key]
 
 
 def _done(future: Future[T]) -> T | None:
