@@ -69,6 +69,12 @@ TYPED_ELSEWHERE = {
     'echo "=== $i ==="': ("tests/real/compose/seed_commands.py", 'echo "=== $i회차 확인 ==="'),
     "./test.sh": (".ci/run", "./test.sh"),
     "curl -s http://localhost:8083/metrics": ("tests/real/test_metrics.py", '"/metrics"'),
+    "heartbeat doctor                                    # the demo, or http://127.0.0.1:8083": ("tests/test_doctor.py", "doctor"),
+    "heartbeat doctor --worker worker.properties         # the brokers and REST address of this worker": (
+        "tests/real/test_doctor.py",
+        "--worker",
+    ),
+    "heartbeat doctor --redis 127.0.0.1:6379 --json      # Redis by another address; for programs": ("tests/real/test_doctor.py", "--json"),
     "heartbeat backtest --bootstrap-server localhost:9092 --topic heartbeat-topic --key heartbeat --ttl 60 --grace 5": (
         "tests/real/test_backtest.py",
         '"backtest", "--bootstrap-server"',

@@ -111,7 +111,7 @@ def test_a_connectors_own_user_is_not_mixed_with_the_workers() -> None:
 def test_nothing_of_the_consumer_that_is_no_connection_goes_along() -> None:
     made = properties_of({}, {RESET: "earliest", "consumer.override.group.id": "g", "consumer.override.max.poll.records": "5"})
     assert made.keys() & {"auto.offset.reset", "group.id", "isolation.level", "enable.partition.eof"} == set()
-    assert made["client.id"] == "connector-logs-c-1"
+    assert made["client.id"].startswith("heartbeat-logs-")
 
 
 # A stopped or deleted connector
