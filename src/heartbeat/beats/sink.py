@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from heartbeat import __version__, logs
 from heartbeat.beats import measures, records, template
@@ -28,6 +28,18 @@ _LARGE: Final = 1_000
 """Records in a batch that is worth leaving under way."""
 _FEW: Final = 100
 """New sources that are introduced while others have work: so that it happens at all, and nobody notices."""
+
+
+class _Sent(NamedTuple):
+    """What is told of a batch when it has come to its end."""
+
+    records: int
+    coalesced: int
+    garbled: int
+    wrote: bool
+
+
+_NOTHING: Final = _Sent(0, 0, 0, wrote=False)
 
 
 class HeartbeatSink(SinkTask):
@@ -63,9 +75,9 @@ class HeartbeatSink(SinkTask):
         self._holdings = Holdings(keyspace, context.logs, self._clock, rules)
         self._catch_up = CatchUp()
         self._offsets: Mapping[TopicPartition, int] = {}
+        self._sent = _NOTHING
         self._records = 0
         self._wrote = False
-        self._pending: tuple[int, int, int, bool] | None = None
         self._success = logs.Every(_SUCCESS_EVERY_S)
         if self._template.unprefixed:
             log.warning("redis.key=%s has no literal prefix: whoever produces chooses which Redis keys are written", self._template.text)
@@ -117,8 +129,8 @@ class HeartbeatSink(SinkTask):
         counts = self._sources.counts
         before = counts.applied - counts.expired
         self._sources.send(found.newest, now_ms)
-        written = counts.applied - counts.expired > before
-        self._pending = len(batch), len(batch) - len(found.newest.beats), found.garbled, written
+        wrote = counts.applied - counts.expired > before
+        self._sent = _Sent(len(batch), len(batch) - len(found.newest.beats), found.garbled, wrote)
         self._offsets = batch.next_offsets
         if len(batch) >= _LARGE and not (found.signals or found.unfillable):
             return True
@@ -140,17 +152,16 @@ class HeartbeatSink(SinkTask):
 
     def _count(self) -> None:
         """Count what has come to its end, and only then: a batch that is put again is not to be counted twice."""
-        if self._pending is not None:
-            (count, coalesced, garbled, written), self._pending = self._pending, None
-            self._records += count
-            self._wrote = self._wrote or written
-            self._sources.counts.coalesced += coalesced
-            self._sources.counts.garbled += garbled
+        sent, self._sent = self._sent, _NOTHING
+        self._records += sent.records
+        self._wrote = self._wrote or sent.wrote
+        self._sources.counts.coalesced += sent.coalesced
+        self._sources.counts.garbled += sent.garbled
 
     def _forget(self) -> None:
         self._sources.forget(self._holdings.previous_ttl_ms)
         self._offsets = {}
-        self._pending = None
+        self._sent = _NOTHING
         self._connection.close()  # replies may be under way that nobody would tell apart
 
     def commit_metadata(self, partition: TopicPartition) -> str:
