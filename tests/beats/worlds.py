@@ -204,7 +204,8 @@ class World:
         for _ in range(_TURNS_TO_HEAL):
             for index in range(len(self.tasks)):
                 self.turn(index, 100)
-            if all(self.tasks[owner].positions.get(p) == len(self._logs[p]) for p, owner in self._owner.items()):
+            read = all(self.tasks[owner].positions.get(p) == len(self._logs[p]) for p, owner in self._owner.items())
+            if read and not any(task.under_way for task in self.tasks):
                 return
         raise AssertionError("not healed")
 

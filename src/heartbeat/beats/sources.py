@@ -77,6 +77,7 @@ class Sources:
         self._previous_ttl_ms = limits.ttl_ms
         self._next_prune_ms = 0
         self._under_way: _UnderWay | None = None
+        self._doubtful: list[str] = []
         self._raws_believed: dict[str, int] = {}
         self._warnings = {field.name: logs.Every(_WARN_EVERY_S) for field in fields(Counts)}
 
@@ -127,9 +128,12 @@ class Sources:
         Raises:
             RetriableError, ConnectError: as ``Keyspace`` does.
         """
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            self._end(under_way, now_ms)
+        if self._under_way is not None:
+            self._end(self._under_way, now_ms)
+            self._under_way = None
+        elif self._doubtful:
+            self._restore(self._doubtful, now_ms)
+        self._doubtful = []
         raws, self._raws_believed = self._raws_believed, {}
         if raws:
             self._remember_raws(raws)
@@ -264,6 +268,7 @@ class Sources:
             new = {source: beat for source, beat in alive.items() if source in strange}
             alive = {source: beat for source, beat in alive.items() if source not in strange}
         sending = Beats(self._limits.ttl_ms, alive, new, expired, every_ttl)
+        self._doubtful = [*alive, *new]  # until it has ended: after an error this batch may be somebody else's to put
         self._under_way = _UnderWay(sending, len(beats), self._keyspace.send(sending), time.perf_counter())
         self._known.update(beats)
         if expired:
@@ -282,6 +287,11 @@ class Sources:
             for source in written.occupied:
                 self._known.pop(source, None)  # to be asked again: it may be free by then
             self._warn("occupied", f"{len(written.occupied)} key(s) hold another type of value, such as {min(written.occupied)!r}: kept")
+
+    def _restore(self, sources: Collection[str], now_ms: int) -> None:
+        """Make public keys right that were sent and never settled: by now somebody else may have written newer ones."""
+        ttls_ms = {source: info.ttl_ms for source, info in self._keyspace.read_infos(sources).items()}
+        self._keyspace.restore(list(sources), ttls_ms, self._limits.ttl_ms, now_ms)
 
     def _retime(self, fresh: Mapping[str, int], retimed: Mapping[str, int], now_ms: int) -> None:
         default = self._limits.ttl_ms
