@@ -111,6 +111,10 @@ def test_where_no_record_is_within_the_horizon_a_partition_starts_at_its_end(tas
     assert task.open(P0, P1) == {P0: 100, P1: 100}
 
 
+def test_what_is_not_committed_is_read_however_old_it_is(task: Task) -> None:
+    assert task.open(P0, P1, p0=Committed(95)) == {P0: 95, P1: 100}
+
+
 def test_a_log_that_was_kept_shorter_than_the_horizon_is_told(task: Task, caplog: pytest.LogCaptureFixture) -> None:
     task.logs.first[P0] = 90
     task.logs.times[P0] = [now_ms() - 1_000]

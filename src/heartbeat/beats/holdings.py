@@ -147,7 +147,11 @@ class Holdings:
                 lost[partition] = min(until, self._clock.now_ms()) - self._rules.horizon_ms
                 reason = "first_start" if stored.offset is None and known is None else "rebuild"
                 self._count("made_anew" if partition in self._made_anew else reason)
-        return starts | self._horizon(lost, bounds), proven
+        for partition, offset in self._horizon(lost, bounds).items():
+            known = committed[partition]
+            # Never beyond what is committed: what was not applied anywhere yet is read, however old it is.
+            starts[partition] = offset if known is None else max(bounds[partition][0], min(offset, known.offset))
+        return starts, proven
 
     def _wanted(self, stored: Stored, known: Committed | None) -> int | None:
         if not self._rules.replays:
