@@ -41,6 +41,22 @@ def test_a_batch_under_way_is_committed_only_when_it_has_ended() -> None:
     assert made.consumer.committable() == {P: 3}
 
 
+def test_a_batch_under_way_is_brought_to_its_end_before_anything_is_opened_also_when_it_was_revoked() -> None:
+    made, answers = scene()
+    answers.append(True)
+    made.turn(records("t", 0, range(3)))
+    before = len(made.journal)
+
+    def rebalance(consumer: FakeConsumer) -> None:
+        consumer.revoke(P, Q)
+        consumer.offer(P)
+
+    made.turn(rebalance)
+    after = [kind for kind, _ in made.journal[before:] if kind in {"put", "closed", "open"}]
+    assert after[:3] == ["put", "closed", "open"]
+    assert made.consumer.committable() == {}
+
+
 def test_what_was_under_way_of_a_partition_given_back_is_not_put_after_it_was_opened_anew() -> None:
     # It ends because another partition is to be opened, and only then tells that it failed.
     made, answers = scene()

@@ -9,11 +9,15 @@ from heartbeat.connect.conversion import Pending
 
 
 class Kept:
-    """Records between their delivery and the moment they count as applied, in the order of their delivery."""
+    """Records between their delivery and the moment they count as applied, in the order of their delivery.
+
+    ``busy`` tells that the plugin has a batch under way: also one of which nothing is kept any more, because it was revoked.
+    """
 
     def __init__(self) -> None:
         self.waiting = Pending()
         self.under_way = Pending()
+        self.busy = False
         self._assigned: Mapping[TopicPartition, int] = {}
 
     def __len__(self) -> int:
@@ -40,14 +44,14 @@ class Kept:
         applied = dict(self.under_way.next_offsets)
         if not under_way:
             applied |= self.waiting.next_offsets
-        self.under_way, self.waiting = (self.waiting if under_way else Pending()), Pending()
+        self.under_way, self.waiting, self.busy = (self.waiting if under_way else Pending()), Pending(), under_way
         return applied
 
     def ended(self) -> Mapping[TopicPartition, int]:
         """Note that what was under way is applied, whatever waits behind it. Return its offsets."""
-        applied, self.under_way = self.under_way.next_offsets, Pending()
+        applied, self.under_way, self.busy = self.under_way.next_offsets, Pending(), False
         return applied
 
     def failed(self) -> None:
         """Note that a put failed: what was under way is to be put again, before what waits."""
-        self.waiting, self.under_way = self.under_way.joined(self.waiting), Pending()
+        self.waiting, self.under_way, self.busy = self.under_way.joined(self.waiting), Pending(), False

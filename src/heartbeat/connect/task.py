@@ -267,9 +267,9 @@ class TaskRunner:
         self._progress.follow(self._consumer.assigned)
         self._kept.add(self._spec.feed.conversion.convert(delivery.messages, delivery.next_offsets))
         now = self._clock()
-        if self._opening.due() and self._kept.under_way.next_offsets:
+        if self._opening.due() and self._kept.busy:  # also with a batch that is not ours any more: its replies would pass for a claim's
             self._put(now, Pending())
-        if not self._kept.under_way.next_offsets:
+        if not self._kept.busy:
             self._opening.turn()
             self._drop_what_went()  # also within this turn: put behind its new start, it would pass for what comes from there
         if now >= self._retry_at_s:
