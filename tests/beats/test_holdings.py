@@ -342,6 +342,20 @@ def test_while_clocks_disagree_nothing_is_proven_and_then_it_begins_anew(
     assert (task.stored().since_ms or 0) > (before.until_ms or 0)
 
 
+def test_one_late_answer_of_redis_does_not_end_sight_for_good_where_no_records_come(task: Task) -> None:
+    task.open(P0, p0=Committed(100))
+    task.holdings.advance({P0: 100})
+    task.clock.redis_ahead_ms = -9_000
+    task.holdings.look({})
+    task.holdings.advance({})
+    assert task.clock.agree
+    for _ in range(2):
+        task.offset_ms += 1_000
+        task.holdings.look({})
+    task.holdings.advance({})
+    assert task.stored().until_ms is not None
+
+
 def test_the_clock_that_is_behind_dates_a_sample(task: Task) -> None:
     task.open(P0)
     task.skew_ms = -1_500

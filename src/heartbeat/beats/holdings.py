@@ -251,8 +251,8 @@ class Holdings:
         """
         sights = {p: replace(held, sight=held.sight.advanced(applied[p])) if p in applied else held for p, held in self.held.items()}
         rows = {p: row for p, held in sights.items() if (row := held.row(p)) is not None}
-        if not rows and self._topics_new is None:
-            return None
+        if not rows and self._topics_new is None and self._clock.agree:
+            return None  # clocks that disagree are asked for on: on an idle topic nothing else would find out that they agree again
         topics, at_ms = self._topics_new or (None, 0)
         reply = self._keyspace.advance(self._run_id, rows.values(), topics, at_ms)
         self._clock.told(reply.redis_ms)
