@@ -356,6 +356,23 @@ def test_one_late_answer_of_redis_does_not_end_sight_for_good_where_no_records_c
     assert task.stored().until_ms is not None
 
 
+def test_what_clocks_proved_that_were_set_back_since_is_proven_anew(task: Task) -> None:
+    task.open(P0, p0=Committed(100))
+    task.offset_ms = 3_600_000
+    task.look()
+    task.look()
+    task.holdings.advance({P0: 100})
+    assert (task.stored().until_ms or 0) > now_ms() + 3_000_000
+    task.offset_ms = 0
+    with pytest.raises(Reclaim, match="set back"):
+        task.look()
+    task.open(P0, p0=Committed(100))
+    assert task.stored() == Stored(100), "before anything new is proven: it would vouch for the next hour"
+    task.see()
+    task.holdings.advance({P0: 100})
+    assert now_ms() - 60_000 < (task.stored().until_ms or 0) <= now_ms() + 2_000
+
+
 def test_the_clock_that_is_behind_dates_a_sample(task: Task) -> None:
     task.open(P0)
     task.skew_ms = -1_500

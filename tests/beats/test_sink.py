@@ -290,7 +290,11 @@ def test_a_clock_that_is_set_back_silences_nobody(bench: Bench, server: Embedded
     now = now_ms()
     for wall_ms in (now + back_ms, now, now + 1):
         bench.clock.wall_ms = wall_ms
-        bench.put(wall_ms)
+        try:
+            bench.put(wall_ms)
+        except Reclaim:  # what the later clock has proven is given up; the worker opens the partition again, and puts again
+            bench.task.open({P0: None})
+            bench.put(wall_ms)
         assert bench.get() == now + back_ms
         assert bench.redis.execute("PEXPIRETIME", "heartbeat") == now + back_ms + 60_000
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from heartbeat import logs
-from heartbeat.beats.clock import Clock
+from heartbeat.beats.clock import MOST_SKEW_MS, Clock
 from heartbeat.beats.keyspace import Advanced, Claimed, Keyspace, Row, Stored
-from heartbeat.beats.proof import Answer, Sight
+from heartbeat.beats.proof import LONGEST_GAP_MS, Answer, Sight
 from heartbeat.beats.settings import Rules
 from heartbeat.connect.api import Committed, Logs, Survey, TopicPartition
 from heartbeat.errors import ConnectError, Reclaim, RetriableError
@@ -118,6 +118,7 @@ class Holdings:
         starts: dict[TopicPartition, int] = {}
         proven: set[TopicPartition] = set()
         lost: dict[TopicPartition, int] = {}
+        latest_ms = max(self._clock.now_ms(), claimed.redis_ms) + MOST_SKEW_MS  # what was proven beyond was proven by a wrong clock
         for partition, known in committed.items():
             first, end = bounds[partition]
             stored = claimed.partitions[partition]
@@ -125,7 +126,7 @@ class Holdings:
             if wanted is not None and first <= wanted <= end:
                 starts[partition] = wanted
                 self._count("resumed")
-                if self._rules.replays:
+                if self._rules.replays and (stored.until_ms or 0) <= latest_ms:
                     proven.add(partition)
             elif wanted is not None and wanted < first:
                 starts[partition] = first
@@ -194,7 +195,7 @@ class Holdings:
         ``delivered`` is how far the batch at hand reaches: so far the logs go at least.
 
         Raises:
-            Reclaim: the log of a partition is not the one we have applied.
+            Reclaim: the log of a partition is not the one we have applied, or the clocks were set back.
         """
         survey = self._logs.answer()
         if survey is not None:
@@ -205,6 +206,9 @@ class Holdings:
             self._since_agreed_ms = self._clock.earlier_ms()
             return
         now_ms = self._clock.earlier_ms()
+        ahead = {p for p, held in self.held.items() if (held.sight.taken_ms or 0) - now_ms > LONGEST_GAP_MS}
+        if ahead:
+            raise Reclaim("the clocks were set back: what was proven reaches into the future", ahead)
         if self.held and not self._logs.asking and not 0 <= now_ms - self._asked_ms < _ASK_EVERY_MS:
             self._asked_ms = now_ms
             reached = {p: max(held.sight.reached, delivered.get(p, 0)) for p, held in self.held.items()}
