@@ -79,6 +79,12 @@ def test_every_signal_but_a_goodbye_is_proof_of_life(status: str, alive: bool) -
     assert found.newest.beats == ({"a": NOW} if alive else {})
 
 
+@pytest.mark.parametrize("status", ["fail", "bye"])
+def test_a_signal_from_the_future_counts_as_one_of_now(status: str) -> None:
+    found = read(Message(FAR, "a", 0, 5, (mark("status", status),)))
+    assert [signal.order for signal in found.signals] == [Order(NOW + ALLOWED_SKEW_MS, "t/0", 5)]
+
+
 def test_a_goodbye_among_beats_leaves_the_ttls_with_the_records_that_brought_them() -> None:
     found = read(
         Message(NOW - 1, "x", marks=(mark("status", "bye"), mark("ttl", "1"))),

@@ -299,6 +299,18 @@ def test_a_clock_that_is_set_back_silences_nobody(bench: Bench, server: Embedded
         assert bench.redis.execute("PEXPIRETIME", "heartbeat") == now + back_ms + 60_000
 
 
+def test_a_goodbye_from_the_future_does_not_keep_its_source_away(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="s:${key}")
+    now = bench.clock.wall_ms = now_ms() - 10_000
+    ahead = now + 86_400_000
+    bench.task.put(batch_of([Message(ahead, "a", marks=(("hb-status", b"bye"),))], {P0: 1}))
+    assert bench.index.read_gone(["s:a"]).keys() == {"s:a"}
+    bench.clock.wall_ms = now + 5_000
+    bench.task.put(batch_of([Message(ahead + 5_000, "a")], {P0: 2}))
+    assert bench.get("s:a") is not None
+    assert bench.index.read_gone(["s:a"]) == {}
+
+
 def test_sources_that_are_gone_are_not_remembered(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server, redis_key="s:${key}", redis_ttl="60")
     now = bench.clock.wall_ms = now_ms()

@@ -60,7 +60,8 @@ def read(batch: Batch, template: Template, reading: Reading, held: Mapping[Topic
     found: list[Signal] = []
     beating_names, beating_stamps, ttls_ms = names, stamps, said.ttls_ms
     if said.marks or said.byes:
-        found = _signals(batch, names, stamps, said)
+        # As with beats: a goodbye from the future would keep its source away until then.
+        found = _signals(batch, names, [min(stamp, now_ms + ALLOWED_SKEW_MS) for stamp in stamps], said)
         if said.byes:
             beating = [i for i in range(len(names)) if i not in said.byes]
             beating_names, beating_stamps = [names[i] for i in beating], [stamps[i] for i in beating]
