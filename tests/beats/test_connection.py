@@ -263,6 +263,8 @@ PASSING = [
     b"-NOREPLICAS Not enough good replicas to write.\r\n",
     b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
     b"-CLUSTERDOWN The cluster is down\r\n",
+    b"-ERR Error running script (call to f_0): @user_script:4: @user_script: 4: -READONLY You can't write against a read only replica.\r\n",
+    b"-ERR Error running script (call to f_0): @user_script:4: @user_script: 4: -OOM command not allowed when used memory.\r\n",
     b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n",
     HANG,
     b"+O",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ _PASSING: Final = (
 )
 _REFUSING: Final = (redis.AuthenticationError, redis.exceptions.AuthorizationError, ssl.SSLCertVerificationError)
 _PASSING_WORDS: Final = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED", "FAILOVER")  # replies redis-py has no class for
+_WITHIN_SCRIPT: Final = re.compile(r"Error running script .*: -(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN) ")
+"""How servers before Redis 7 put it when a script meets one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +249,8 @@ def _passes(error: BaseException) -> bool:
         if isinstance(cause, _REFUSING):
             return False
         cause = cause.__cause__ or cause.__context__
-    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_WORDS)
+    text = str(error)
+    return isinstance(error, _PASSING) or text.startswith(_PASSING_WORDS) or _WITHIN_SCRIPT.search(text) is not None
 
 
 def parse_info(text: bytes) -> dict[str, str]:
