@@ -64,6 +64,20 @@ def test_beats_reach_keys_index_and_what_is_kept_of_their_sources(sources: Sourc
     assert (sources.known, sources.counts.applied) == (2, 2)
 
 
+def test_of_sources_that_find_no_room_nothing_is_kept_whatever_they_say(keyspace: Keyspace, connection: Connection) -> None:
+    sources, now = Sources(keyspace, Limits(TTL, 1, 600_000)), now_ms()
+    apply(sources, beats({"a": now}), now)
+    for number in range(5):
+        sources.advanced(advanced(1, int(connection.call("ZCARD", keyspace.gone))))
+        apply(sources, Newest({}, {f"ahead{number}": now + 60_000}), now)
+        sources.signal([Signal(f"ahead{number}", Order(now, "t/0", number), "fail", "run")], now)
+        sources.signal([Signal(f"bye{number}", Order(now, "t/0", number), "bye")], now)
+    assert connection.call("HKEYS", keyspace.status) == [b"bye0"]
+    assert connection.call("ZRANGE", keyspace.gone, 0, -1) == [b"bye0"]
+    assert connection.call("HLEN", keyspace.runs) == 0
+    assert not sources._raws_ms
+
+
 @pytest.mark.parametrize("back_ms", [0, 1, 10_000])
 def test_a_beat_that_is_not_newer_is_not_written(sources: Sources, connection: Connection, back_ms: int) -> None:
     now = now_ms()

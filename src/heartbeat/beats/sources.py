@@ -78,6 +78,7 @@ class Sources:
         self._next_prune_ms = 0
         self._under_way: _UnderWay | None = None
         self._doubtful: list[str] = []
+        self._refused: set[str] = set()
         self._raws_believed: dict[str, int] = {}
         self._warnings = {field.name: logs.Every(_WARN_EVERY_S) for field in fields(Counts)}
 
@@ -106,6 +107,7 @@ class Sources:
         Raises:
             RetriableError, ConnectError: as ``Keyspace`` does.
         """
+        self._refused = set()
         raws = self._believe(newest, now_ms) if newest.ahead else {}
         fresh = newest.beats
         unknown: Collection[str] = fresh.keys()
@@ -148,7 +150,7 @@ class Sources:
     def signal(self, signals: Iterable[Signal], now_ms: int) -> None:
         """Keep what producers say beyond being alive."""
         for signal in sorted(signals, key=lambda signal: signal.order):
-            if signal.status == OK and not signal.run and signal.source in self._quiet:
+            if (signal.status == OK and not signal.run and signal.source in self._quiet) or self._has_no_room(signal):
                 continue
             kept = self._keyspace.signal(signal.source, signal.order, signal.status, signal.run, MOST_RUNS, signal.packed())
             if kept == 2:
@@ -159,6 +161,12 @@ class Sources:
                 self._quiet.discard(signal.source)
             if signal.status == BYE:
                 self._goodbye(signal, now_ms)
+
+    def _has_no_room(self, signal: Signal) -> bool:
+        """Tell whether to keep nothing of a source that was refused, or says goodbye unknown: names that producers make up are bounded."""
+        if signal.status != BYE:
+            return signal.source in self._refused
+        return signal.source not in self._known and self._gone >= self._limits.most
 
     def _goodbye(self, signal: Signal, now_ms: int) -> None:
         ttl_ms = self._ttls_ms.get(signal.source, self._limits.ttl_ms)
@@ -190,7 +198,7 @@ class Sources:
         infos = {source: self._info(source) for source in raws if source in self._known}  # of whom nothing is kept yet
         infos |= self._keyspace.read_infos(raws)
         self._keyspace.write_infos({source: info._replace(raw_ms=raws[source]) for source, info in infos.items()})
-        self._raws_ms |= raws
+        self._raws_ms |= {source: raws[source] for source in infos}  # not of those that were refused: nobody would forget them
 
     def _info(self, source: str, raw_ms: int | None = None) -> Info:
         return Info(self._known[source], self._ttls_ms.get(source, self._limits.ttl_ms), raw_ms if raw_ms != -1 else None)
@@ -246,6 +254,7 @@ class Sources:
         made = self._keyspace.make_room(over, now_ms)
         self.indexed = (self.indexed or 0) - made
         refused = set(first_seen[len(first_seen) - max(0, over - made) :]) if over > made else set[str]()
+        self._refused = refused
         if refused:
             self.counts.refused += len(refused)
             self._warn("refused", f"{len(refused)} new source(s) refused: there are {self._limits.most:,} already (heartbeat.sources.max)")
@@ -326,6 +335,7 @@ class Sources:
                 self._ttls_ms.pop(source, None)
                 self._raws_ms.pop(source, None)
                 self._quiet.discard(source)
+            self._strangers = [source for source in self._strangers if source in self._known]
 
     def _warn(self, kind: str, text: str) -> None:
         if self._warnings[kind].due(time.monotonic()):
