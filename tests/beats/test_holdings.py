@@ -430,6 +430,42 @@ def test_a_topic_about_which_nobody_answers_or_that_is_gone_takes_nothing_away(t
     assert topics_of(task) == {"t": 3}
 
 
+def test_a_task_that_does_not_know_a_topic_yet_does_not_take_it_out_of_the_set(keyspace: Keyspace) -> None:
+    rules = replace(RULES, pattern=True)
+    early, late = Task(keyspace, rules), Task(keyspace, rules, offset_ms=100)
+    for task in (early, late):
+        task.logs.counts = {"t": 3, "u": 2}
+        task.open(P0 if task is late else TopicPartition("u", 0))
+    early.logs.topics = ("t", "u")
+    for task in (early, late, early, late):
+        task.see()
+        task.holdings.advance({})
+        assert topics_of(task) == {"t": 3, "u": 2}
+
+
+def test_a_topic_of_which_something_is_held_is_not_gone_because_a_broker_says_so(task: Task) -> None:
+    task.logs.topics = ("t", "u")
+    task.logs.counts = {"t": 3, "u": 2}
+    task.open(P0, TopicPartition("u", 0))
+    for count in (2, None):
+        task.logs.counts["u"] = count
+        for _ in range(2):
+            task.see()
+        task.holdings.advance({})
+        assert topics_of(task) == {"t": 3, "u": 2}
+
+
+def test_a_partition_set_from_the_future_is_replaced(task: Task, keyspace: Keyspace) -> None:
+    left(keyspace, 0)
+    keyspace._connection.call("HSET", keyspace.proof, "partitions", '{"t":3}', "partitions_at", now_ms() + 3_600_000)
+    task.logs.counts["t"] = 5
+    task.open(P0)
+    for _ in range(2):
+        task.see()
+    task.holdings.advance({})
+    assert topics_of(task) == {"t": 5}
+
+
 def test_a_refused_partition_set_is_stored_after_the_next_claim(task: Task, connection: Connection) -> None:
     task.open(P0)
     task.look()

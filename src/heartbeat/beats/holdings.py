@@ -233,7 +233,10 @@ class Holdings:
         topics = {topic: known.partitions for topic, known in survey.topics.items() if known is not None}
         if topics and not {*self._logs.topics, *self._topics} - survey.topics.keys():
             self._topics = topics if self._rules.pattern else {}
-            self._topics_new = topics, asked.time_ms
+            # A broker that has just started may not know a topic yet: what is held is not gone.
+            gone = {topic for topic, known in survey.topics.items() if known is None} - {partition.topic for partition in held}
+            waiting = self._topics_new[0] if self._topics_new else {}
+            self._topics_new = waiting | topics | dict.fromkeys(gone, 0), asked.time_ms
         if made_anew:
             self._made_anew |= made_anew  # until their claim holds: by the next attempt the new log may have outgrown the stored offset
             raise Reclaim("the log is not the one that was applied: the topic was made anew, or cut", made_anew)

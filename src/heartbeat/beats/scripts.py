@@ -52,7 +52,8 @@ ADVANCE: Final = (
     + """
 -- KEYS: proof, deadlines, down, gone. ARGV: run id of the server that took the data, partition set ('' if it is not new), when it was
 -- asked for, then (partition, token, expected offset, new offset, since, until, epoch, log). since of '': nothing new is proven.
--- An offset that is new already is our own: the reply to it was lost.
+-- An offset that is new already is our own: the reply to it was lost. A topic that this task does not know stays in the set, because
+-- another one of the same pattern may know it already; one with no partitions is gone. A set from the future is replaced by any.
 local refused = {}
 for i = 4, #ARGV, 8 do
   local p = ARGV[i]
@@ -69,8 +70,11 @@ if #refused == 0 then
     end
     if ARGV[i + 7] ~= '' then redis.call('HSET', KEYS[1], p .. '/log', ARGV[i + 7]) end
   end
-  if ARGV[2] ~= '' and tonumber(redis.call('HGET', KEYS[1], 'partitions_at') or 0) < tonumber(ARGV[3]) then
-    redis.call('HSET', KEYS[1], 'partitions', ARGV[2], 'partitions_at', ARGV[3])
+  local asked_at = tonumber(redis.call('HGET', KEYS[1], 'partitions_at') or 0)
+  if ARGV[2] ~= '' and (asked_at < tonumber(ARGV[3]) or asked_at > 1000 * redis.call('TIME')[1] + 3000) then
+    local set = cjson.decode(redis.call('HGET', KEYS[1], 'partitions') or '{}')
+    for topic, count in pairs(cjson.decode(ARGV[2])) do set[topic] = count > 0 and count or nil end
+    redis.call('HSET', KEYS[1], 'partitions', cjson.encode(set), 'partitions_at', ARGV[3])
   end
 end
 local known = redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])
