@@ -47,6 +47,7 @@ def mark(name: str, value: str) -> tuple[str, bytes | None]:
     [
         (NO_TIMESTAMP, Newest({"s": NOW})),
         (0, Newest({"s": 0})),
+        (-5, Newest({"s": 0})),
         (1, Newest({"s": 1})),
         (NOW, Newest({"s": NOW})),
         (NOW + ALLOWED_SKEW_MS, Newest({"s": NOW + ALLOWED_SKEW_MS})),

@@ -30,8 +30,8 @@ class Newest:
 
 
 def with_timestamps(stamps: list[int], now_ms: int) -> list[int]:
-    """Return the timestamps, now where a record has none."""
-    return [now_ms if stamp == NO_TIMESTAMP else stamp for stamp in stamps] if min(stamps) < 0 else stamps
+    """Return the timestamps, now where a record has none; brokers take any number, and before 1970 is as long ago as 1970."""
+    return [now_ms if stamp == NO_TIMESTAMP else max(0, stamp) for stamp in stamps] if min(stamps) < 0 else stamps
 
 
 def lifted(stamp_ms: int, appended_after_ms: int | None) -> int:
