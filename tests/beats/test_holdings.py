@@ -397,6 +397,16 @@ def test_a_log_that_ends_before_what_was_applied_is_given_back(task: Task) -> No
     assert task.open(P0, p0=Committed(100)) == {P0: 0}
 
 
+def test_the_log_of_a_partition_is_known_over_a_claim_also_where_nothing_is_proven_yet(task: Task, keyspace: Keyspace) -> None:
+    left(keyspace, 50)
+    keyspace._connection.call("HSET", keyspace.proof, "t/0/log", "id of t")
+    task.open(P0, p0=Committed(50))
+    task.logs.ids["t"] = "another"
+    task.look()
+    with pytest.raises(Reclaim, match="made anew"):
+        task.look()
+
+
 # --- the partition set
 
 

@@ -279,7 +279,8 @@ def _taken(token: str, start: int, stored: Stored, *, proven: bool) -> Held:
     if proven and stored.since_ms is not None and stored.until_ms is not None and stored.epoch is not None:
         now = replace(stored, offset=start)
         return Held(token, now, Sight.resumed(start, stored.since_ms, stored.until_ms, stored.epoch), stored.log)
-    return Held(token, now, Sight(start))
+    log_id = stored.log if proven else ""  # known also where nothing was met yet
+    return Held(token, replace(now, log=log_id), Sight(start), log_id)
 
 
 def _stored(held: Held, row: Row | None) -> Stored:
