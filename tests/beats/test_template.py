@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartbeat.beats.template import KNOWN, LONGEST_NAME, Unfillable, fault, parse
+from heartbeat.beats.template import KNOWN, LONGEST_NAME, Unfillable, fault, faults, parse
 
 
 @dataclass
@@ -35,6 +35,14 @@ class Batch:
 
     def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
         return [self.header]
+
+
+def test_no_source_is_called_as_the_set_of_connectors() -> None:
+    assert isinstance(fault("hb:connectors"), Unfillable)
+    assert faults(["a", "hb:connectors"]).keys() == {"hb:connectors"}
+    assert faults(["hb:connectors:7"]) == {}
+    with pytest.raises(ValueError, match="index's own"):
+        parse("hb:connectors")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from heartbeat.beats import packing, scripts
+from heartbeat.beats import packing, scripts, template
 from heartbeat.beats.connection import Argument, Connection, is_wrong_type, pack, raised
 from heartbeat.connect.api import TopicPartition
 
-CONNECTORS: Final = "hb:connectors"
+CONNECTORS: Final = template.CONNECTORS
 """The names of the connectors that have an index here: how a monitor finds them."""
 
 _CHUNK: Final = 2_000

@@ -17,6 +17,8 @@ LONGEST_NAME: Final = 4096
 """Bytes. Redis allows half a gigabyte, but a name is shown to people and kept in memory for every source."""
 RESERVED: Final = "hb:{"
 """The index lives there: a producer must not be able to overwrite it."""
+CONNECTORS: Final = "hb:connectors"
+"""The names of the connectors that have an index (``keyspace.CONNECTORS``): as a source it would stop every claim."""
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
 _VALUE_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
@@ -88,6 +90,8 @@ def parse(text: str) -> Template:
         raise ValueError(f"a ${{ is not closed; known placeholders are {', '.join(KNOWN)}")
     if text.startswith(RESERVED):
         raise ValueError(f"names starting with {RESERVED} are the index's own")
+    if text == CONNECTORS:
+        raise ValueError(f"{CONNECTORS} is the index's own")
     return Template(text, tuple(parts))
 
 
@@ -168,7 +172,7 @@ def faults(names: Iterable[Any]) -> dict[Any, Unfillable]:
     # What cannot be wrong is let through at once: names are many, and wrong ones few.
     suspects = list(names)
     texts = set(map(type, suspects)) == {str} and "" not in suspects and max(map(len, suspects)) <= LONGEST_NAME // 4
-    if texts and RESERVED not in "\n".join(suspects):
+    if texts and RESERVED not in (joined := "\n".join(suspects)) and CONNECTORS not in joined:
         return {}
     return {name: why for name in suspects if (why := fault(name)) is not None}
 
@@ -181,6 +185,8 @@ def fault(name: Name) -> Unfillable | None:
         return Unfillable("the name is empty")
     if name.startswith(RESERVED):
         return Unfillable(f"names starting with {RESERVED} are the index's own")
+    if name == CONNECTORS:
+        return Unfillable(f"{CONNECTORS} is the index's own")
     if len(name) > LONGEST_NAME // 4 and len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         return Unfillable(f"the name is longer than {LONGEST_NAME} bytes")
     return None
