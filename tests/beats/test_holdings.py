@@ -101,7 +101,17 @@ def test_the_horizon_is_reckoned_from_the_end_of_what_was_proven_however_long_ag
     assert asked[P1] <= now_ms() - HORIZON, "a commit of the future does not shorten the horizon"
 
 
-@pytest.mark.parametrize("metadata", ["", "x", "-5", "1e3"])
+def test_a_rebuild_that_is_lost_too_goes_back_as_far_as_the_first(task: Task, connection: Connection) -> None:
+    until = now_ms() - 3 * HORIZON
+    task.open(P0, p0=Committed(95, str(until)))
+    carried = task.holdings.until_ms(P0)
+    assert carried == until
+    connection.execute("FLUSHALL")
+    task.open(P0, p0=Committed(20, str(carried)))
+    assert [asked[P0] for asked in task.logs.looked_up] == [until - HORIZON] * 2
+
+
+@pytest.mark.parametrize("metadata", ["", "x", "-5", "1e3", "²"])
 def test_a_commit_whose_text_is_not_ours_means_from_now(task: Task, metadata: str) -> None:
     task.open(P0, p0=Committed(95, metadata))
     assert task.logs.looked_up[0][P0] >= now_ms() - HORIZON - 60_000

@@ -65,6 +65,7 @@ class Holdings:
         self._rules = rules
         self._topics: dict[str, int] = {}
         self._made_anew: set[TopicPartition] = set()
+        self._until_before_ms: dict[TopicPartition, int] = {}
         self._run_id = ""
         self._since_agreed_ms = -1
         self._topics_new: tuple[dict[str, int], int] | None = None
@@ -106,6 +107,11 @@ class Holdings:
         ids = self._logs.topic_ids({partition.topic for partition in stored}) if stored else {}
         return {partition for partition, log_id in stored.items() if ids.get(partition.topic, log_id) != log_id}
 
+    def until_ms(self, partition: TopicPartition) -> int | None:
+        """Return until when a held partition is proven; while that is being built anew, until when it was before."""
+        held = self.held.get(partition)
+        return None if held is None else held.stored.until_ms or self._until_before_ms.get(partition)
+
     def close(self, partitions: Collection[TopicPartition]) -> None:
         """Let go of partitions."""
         self.held = {partition: held for partition, held in self.held.items() if partition not in partitions}
@@ -122,6 +128,9 @@ class Holdings:
         for partition, known in committed.items():
             first, end = bounds[partition]
             stored = claimed.partitions[partition]
+            self._until_before_ms.pop(partition, None)
+            if known is not None and known.metadata.isascii() and known.metadata.isdigit():
+                self._until_before_ms[partition] = int(known.metadata)
             wanted = None if partition in self._made_anew else self._wanted(stored, known)
             if wanted is not None and first <= wanted <= end:
                 starts[partition] = wanted
@@ -144,8 +153,8 @@ class Holdings:
                 starts[partition] = end
                 self._count("end")
             else:
-                until = int(known.metadata) if known is not None and known.metadata.isdigit() else self._clock.now_ms()
-                lost[partition] = min(until, self._clock.now_ms()) - self._rules.horizon_ms
+                now_ms = self._clock.now_ms()
+                lost[partition] = min(self._until_before_ms.get(partition, now_ms), now_ms) - self._rules.horizon_ms
                 reason = "first_start" if stored.offset is None and known is None else "rebuild"
                 self._count("made_anew" if partition in self._made_anew else reason)
         for partition, offset in self._horizon(lost, bounds).items():

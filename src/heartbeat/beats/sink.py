@@ -166,8 +166,7 @@ class HeartbeatSink(SinkTask):
 
     def commit_metadata(self, partition: TopicPartition) -> str:
         """Return until when the partition is proven: a rebuild goes back from there, however long we were away."""
-        held = self._holdings.held.get(partition)
-        return str(held.stored.until_ms or "") if held else ""
+        return str(self._holdings.until_ms(partition) or "")
 
     def measures(self) -> Sequence[Measure]:
         """Return what became of beats, and how far each partition is proven."""
