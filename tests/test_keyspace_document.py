@@ -49,8 +49,8 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
     connection.call("SET", "pump:7", 1795366626485, "EX", 58)
     keyspace.write_infos({"pump:7": Info(1795366000000, 60_000), "pump:8": Info(1795366000500, 120_000, 1795370000000)})
     start = Signal("pump:8", Order(1795366626000, "beats/1", 917), "start", "4711")
-    assert keyspace.signal(start.source, start.order, start.status, start.run, MOST_RUNS, start.packed()) == 1
-    assert keyspace.bye("pump:9", 1795366600000, 60_000, 60_000, 0)
+    assert keyspace.signal([(start.source, start.order, start.status, start.run, start.packed())], MOST_RUNS) == [1]
+    assert keyspace.bye([("pump:9", 1795366600000, 60_000)], 60_000, 0) == {"pump:9"}
     row = Row(FIRST, TOKEN, 1200, 1204, 1795362031007, 1795366690412, 3, "ZVOvDJw7R0m1x2yT8kq3Gg")
     assert not keyspace.advance(claimed.run_id, [row], {"beats": 2}, 1795366690412).refused
 

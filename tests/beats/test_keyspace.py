@@ -117,7 +117,7 @@ def test_an_applications_key_of_another_type_is_left_alone_and_told(connection: 
 @pytest.mark.parametrize("kind", ["list", "string"])
 def test_a_goodbye_deletes_no_key_of_another_type(connection: Connection, keyspace: Keyspace, kind: str) -> None:
     connection.execute("RPUSH", "s", "theirs") if kind == "list" else connection.execute("SET", "s", "1")
-    assert keyspace.bye("s", now_ms(), TTL, TTL, 0)
+    assert goodbye(keyspace, "s", now_ms(), 0)
     assert connection.execute("EXISTS", "s") == int(kind == "list")
 
 
@@ -159,6 +159,10 @@ def test_a_source_that_moves_while_it_is_being_restored_ends_as_its_writer_left_
     assert Keyspace(slow, "c").restore(["s"], {}, TTL, beat) == {"s": beat + 3}
     slow.close()
     assert (value_of(connection, "s"), expiry_of(connection, "s")) == (beat + 3, beat + 3 + TTL)
+
+
+def goodbye(keyspace: Keyspace, source: str, at_ms: int, oldest_ms: int) -> bool:
+    return source in keyspace.bye([(source, at_ms, TTL)], TTL, oldest_ms)
 
 
 # --- partitions
@@ -285,7 +289,7 @@ def filled(connection: Connection, keyspace: Keyspace) -> None:
     claimed(keyspace, P0)
     write(keyspace, Beats(TTL, {"s": now_ms()}))
     keyspace.write_infos({"s": Info(1, TTL)})
-    keyspace.signal("s", (1, "t/0", 1), "start", "r", 10, b'{"at_ms":1,"partition":"t/0","offset":1,"status":"start"}')
+    keyspace.signal([("s", (1, "t/0", 1), "start", "r", b'{"at_ms":1,"partition":"t/0","offset":1,"status":"start"}')], 10)
     connection.execute("ZADD", keyspace.down, "1", "d")
     connection.execute("ZADD", keyspace.gone, "1", "g")
     connection.execute("XADD", keyspace.flips, "*", "k", "v")
@@ -386,7 +390,8 @@ def packed(at_ms: int, where: str, offset: int, status: str) -> bytes:
 
 
 def signalled(keyspace: Keyspace, status: str, at_ms: int, offset: int = 1, run: str = "", where: str = "t/0", most: int = 10) -> int:
-    return keyspace.signal("s", (at_ms, where, offset), status, run, most, packed(at_ms, where, offset, status))
+    (kept,) = keyspace.signal([("s", (at_ms, where, offset), status, run, packed(at_ms, where, offset, status))], most)
+    return kept
 
 
 def status_of(connection: Connection, keyspace: Keyspace) -> Mapping[str, Any] | None:
@@ -466,8 +471,8 @@ def test_a_run_beyond_the_bound_is_told_and_its_signal_kept(connection: Connecti
 def test_a_goodbye_takes_a_source_out_and_remembers_when(connection: Connection, keyspace: Keyspace) -> None:
     beat = now_ms()
     write(keyspace, Beats(TTL, {"s": beat, "other": beat}))
-    assert keyspace.bye("s", beat + 1, TTL, TTL, 0)
-    assert keyspace.bye("s", beat - 1, TTL, TTL, 0)
+    assert goodbye(keyspace, "s", beat + 1, 0)
+    assert goodbye(keyspace, "s", beat - 1, 0)
     assert public(connection) == {"other"}
     assert keyspace.read_deadlines(["s", "other"]) == {"other": beat + TTL}
     assert keyspace.read_gone(["s", "other"]) == {"s": beat + 1}
@@ -481,14 +486,14 @@ def test_a_goodbye_older_than_the_last_beat_changes_nothing_whatever_ttl_the_bea
     beat = now_ms()
     write(keyspace, Beats(ttl_ms, {"s": beat}))
     keyspace.write_infos({"s": Info(beat, ttl_ms)})
-    assert keyspace.bye("s", beat + after_ms, TTL, TTL, 0) is goes
+    assert goodbye(keyspace, "s", beat + after_ms, 0) is goes
     assert public(connection) == (set() if goes else {"s"})
     assert keyspace.read_gone(["s"]) == ({"s": beat + after_ms} if goes else {})
 
 
 def test_a_source_that_comes_back_is_no_longer_gone(keyspace: Keyspace) -> None:
-    keyspace.bye("a", 5, TTL, TTL, 0)
-    keyspace.bye("b", 5, TTL, TTL, 0)
+    goodbye(keyspace, "a", 5, 0)
+    goodbye(keyspace, "b", 5, 0)
     keyspace.come_back(["a", "unknown"])
     assert keyspace.read_gone(["a", "b"]) == {"b": 5}
     keyspace.come_back([])
@@ -498,10 +503,10 @@ def test_a_goodbye_is_kept_for_one_horizon_and_then_everything_of_that_source_go
     """Names made for one job each would otherwise fill Redis one by one."""
     for source, at_ms in (("old", 99), ("back", 98), ("edge", 100)):
         keyspace.write_infos({source: Info(1, TTL)})
-        keyspace.signal(source, (at_ms, "t/0", 1), "bye", "", 9, packed(at_ms, "t/0", 1, "bye"))
-        keyspace.bye(source, at_ms, TTL, TTL, 0)
+        keyspace.signal([(source, (at_ms, "t/0", 1), "bye", "", packed(at_ms, "t/0", 1, "bye"))], 9)
+        goodbye(keyspace, source, at_ms, 0)
     write(keyspace, Beats(TTL, {"back": now_ms()}))
-    keyspace.bye("new", 200, TTL, TTL, oldest_ms=100)
+    goodbye(keyspace, "new", 200, 100)
     assert keyspace.read_gone(["old", "back", "edge", "new"]) == {"edge": 100, "new": 200}
     assert sorted(connection.execute("HKEYS", keyspace.info)) == [b"back", b"edge"]
     assert sorted(connection.execute("HKEYS", keyspace.status)) == [b"back", b"edge"]

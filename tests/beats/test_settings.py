@@ -32,7 +32,8 @@ def test_the_defaults_are_one_key_for_a_minute() -> None:
         ({"redis_ttl": "301"}, 301_000, 602_000),
         ({"redis_ttl": "60", "heartbeat_ttl_max": "7200"}, 7_200_000, 14_400_000),
         ({"redis_ttl": "7200", "heartbeat_ttl_max": "10"}, 10_000, 14_400_000),
-        ({"redis_ttl": "7200", "heartbeat_horizon": "5"}, 7_200_000, 5_000),
+        ({"redis_ttl": "7200", "heartbeat_horizon": "5"}, 7_200_000, 7_200_000),  # shorter than a ttl it may not be
+        ({"redis_ttl": "60", "heartbeat_horizon": "90"}, 60_000, 90_000),
     ],
 )
 def test_the_horizon_is_twice_the_longest_ttl_that_any_source_may_have(config: dict[str, str], most_ttl_ms: int, horizon_ms: int) -> None:

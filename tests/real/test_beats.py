@@ -113,7 +113,9 @@ def test_processing_time_takes_the_time_of_arrival(connector: Connector, kafka: 
     topic = kafka.create_topic(unique("processing"))
     _send_stamped(kafka, topic, [now_ms()])  # before the connector is there: nothing of the past is read
     connector.put(sink_config(redis, topic, {"heartbeat.time": "processing"}))
-    eventually(lambda: redis.cli("HGET", f"hb:{{{connector.name}}}:proof", f"{topic}/0/offset") == "1", "the partition is claimed at its end")
+    eventually(
+        lambda: redis.cli("HGET", f"hb:{{{connector.name}}}:proof", f"{topic}/0/offset") == "1", "the partition is claimed at its end"
+    )
     before_ms = now_ms()
     _send_stamped(kafka, topic, [before_ms - 2 * TTL_MS])
     eventually(lambda: redis.cli("EXISTS", f"{topic}-key") == "1", "the beat has arrived")

@@ -23,6 +23,7 @@ CONNECTORS: Final = template.CONNECTORS
 _CHUNK: Final = 2_000
 """Sources sent at once: Redis works on them while the next are being packed."""
 _ROOM_AT_ONCE: Final = 1_000
+_SCRIPTS_AT_ONCE: Final = 500
 
 
 class Info(NamedTuple):
@@ -273,6 +274,11 @@ class Keyspace:
                 self._connection.send(packing.command("HSET", self.info, ((source, infos[source].packed()) for source in chunk)))
                 raised(self._connection.replies(1)[0])
 
+    def add_infos(self, infos: Mapping[str, Info]) -> None:
+        """Keep these where nothing is kept yet: another task may have been first."""
+        for chunk in _chunks(infos):
+            self._connection.calls(*(("HSETNX", self.info, source, infos[source].packed()) for source in chunk))
+
     def retime(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: Info) -> dict[str, tuple[int, int]]:
         """Move deadlines of sources whose ttl is another now. Return (deadline, ttl) as they stand then, by source."""
         found: dict[str, tuple[int, int]] = {}
@@ -298,21 +304,35 @@ class Keyspace:
                 break
         return went
 
-    def signal(self, source: str, order: tuple[int, str, int], status: str, run: str, most_runs: int, value: bytes) -> int:
-        """Keep a signal if it is the newest; ``order`` is (time, topic/partition, offset). Return 1 if so, 2 if its run found no room."""
-        words = (source, *order, status, f"{source}\0{run}" if run else "", most_runs, value)
-        return int(self._connection.call(*self._script(scripts.SIGNAL, (self.status, self.runs), *words)))
+    def signal(self, rows: Sequence[tuple[str, tuple[int, str, int], str, str, bytes]], most_runs: int) -> list[int]:
+        """Keep signals that are the newest of their sources. Return for each 1 if it was, 2 if its run found no room.
 
-    def bye(self, source: str, at_ms: int, ttl_ms: int, next_ttl_ms: int, oldest_ms: int) -> bool:
-        """Take a source out of the index because it said goodbye, unless it has beaten since. Return whether it is gone.
+        A row is source, (time, topic/partition, offset), status, run, and the whole as it is kept.
+        """
+        keys = (self.status, self.runs)
+        words = [
+            (source, *order, status, f"{source}\0{run}" if run else "", most_runs, value) for source, order, status, run, value in rows
+        ]
+        return [int(reply) for reply in self._scripts(scripts.SIGNAL, keys, words)]
 
-        ``ttl_ms`` is what its deadline was made with if nothing is kept of it; ``next_ttl_ms`` is what is kept then.
+    def bye(self, rows: Sequence[tuple[str, int, int]], next_ttl_ms: int, oldest_ms: int) -> set[str]:
+        """Take sources out of the index because they said goodbye, unless they have beaten since. Return those that are gone.
+
+        A row is source, time, and the ttl its deadline was made with if nothing is kept of it; ``next_ttl_ms`` is kept then.
         """
         keys = (self.gone, self.deadlines, self.info, self.down, self.status)
-        if not self._connection.call(*self._script(scripts.BYE, keys, source, at_ms, ttl_ms, oldest_ms, next_ttl_ms)):
-            return False
-        self.end([source])
-        return True
+        words = [(source, at_ms, ttl_ms, oldest_ms, next_ttl_ms) for source, at_ms, ttl_ms in rows]
+        replies = self._scripts(scripts.BYE, keys, words)
+        gone = {source for (source, _, _), reply in zip(rows, replies, strict=True) if reply}
+        self.end(gone)
+        return gone
+
+    def _scripts(self, text: str, keys: Sequence[str], rows: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Run a script for each row, some hundred at a time: one round trip each would take minutes over a network."""
+        replies: list[Any] = []
+        for start in range(0, len(rows), _SCRIPTS_AT_ONCE):
+            replies += self._connection.calls(*(self._script(text, keys, *row) for row in rows[start : start + _SCRIPTS_AT_ONCE]))
+        return replies
 
     def _scores(self, key: str, sources: Iterable[str]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -155,7 +155,8 @@ class Settings:
         """Read the parsed configuration; times in it are seconds."""
         ttl_ms = config["redis.ttl"] * 1000
         most_ttl_ms = (config["heartbeat.ttl.max"] or config["redis.ttl"]) * 1000
-        horizon_ms = (config["heartbeat.horizon"] or 0) * 1000 or max(_SHORTEST_HORIZON_MS, 2 * ttl_ms, 2 * most_ttl_ms)
+        given_ms = (config["heartbeat.horizon"] or 0) * 1000 or max(_SHORTEST_HORIZON_MS, 2 * ttl_ms, 2 * most_ttl_ms)
+        horizon_ms = max(given_ms, ttl_ms, most_ttl_ms)  # shorter than a ttl, a rebuild would forget who is alive
         reading = Reading(
             most_ttl_ms=most_ttl_ms,
             processing_time=config["heartbeat.time"] == "processing",

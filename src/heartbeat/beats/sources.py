@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -145,22 +145,26 @@ class Sources:
         some = self._strangers[-most:]
         del self._strangers[-most:]
         if some:
-            self._keyspace.write_infos({source: self._info(source, self._raws_ms.get(source)) for source in some if source in self._known})
+            self._keyspace.add_infos({source: self._info(source, self._raws_ms.get(source)) for source in some if source in self._known})
 
     def signal(self, signals: Iterable[Signal], now_ms: int) -> None:
         """Keep what producers say beyond being alive."""
+        worth: list[Signal] = []
         for signal in sorted(signals, key=lambda signal: signal.order):
             if (signal.status == OK and not signal.run and signal.source in self._quiet) or self._has_no_room(signal):
                 continue
-            kept = self._keyspace.signal(signal.source, signal.order, signal.status, signal.run, MOST_RUNS, signal.packed())
-            if kept == 2:
-                self._warn("refused", f"more than {MOST_RUNS:,} runs are open: the run {signal.run!r} of {signal.source!r} is not followed")
+            worth.append(signal)
             if signal.status == OK:
                 self._quiet.add(signal.source)
             else:
                 self._quiet.discard(signal.source)
-            if signal.status == BYE:
-                self._goodbye(signal, now_ms)
+        kept = self._keyspace.signal([(s.source, s.order, s.status, s.run, s.packed()) for s in worth], MOST_RUNS)
+        for signal, outcome in zip(worth, kept, strict=True):
+            if outcome == 2:
+                self._warn("refused", f"more than {MOST_RUNS:,} runs are open: the run {signal.run!r} of {signal.source!r} is not followed")
+        byes = {signal.source: signal for signal in worth if signal.status == BYE}  # the newest of each: they are in order
+        if byes:
+            self._goodbye(list(byes.values()), now_ms)
 
     def _has_no_room(self, signal: Signal) -> bool:
         """Tell whether to keep nothing of a source that was refused, or says goodbye unknown: names that producers make up are bounded."""
@@ -168,13 +172,15 @@ class Sources:
             return signal.source in self._refused
         return signal.source not in self._known and self._gone >= self._limits.most
 
-    def _goodbye(self, signal: Signal, now_ms: int) -> None:
-        ttl_ms = self._ttls_ms.get(signal.source, self._limits.ttl_ms)
-        if self._keyspace.bye(signal.source, signal.order.at_ms, ttl_ms, self._limits.ttl_ms, now_ms - self._limits.horizon_ms):
-            self.counts.goodbyes += 1
-            self._known.pop(signal.source, None)
-            self._ttls_ms.pop(signal.source, None)
-            self._gone += 1
+    def _goodbye(self, byes: Sequence[Signal], now_ms: int) -> None:
+        ttl_ms = self._limits.ttl_ms
+        rows = [(bye.source, bye.order.at_ms, self._ttls_ms.get(bye.source, ttl_ms)) for bye in byes]
+        gone = self._keyspace.bye(rows, ttl_ms, now_ms - self._limits.horizon_ms)
+        self.counts.goodbyes += len(gone)
+        self._gone += len(gone)
+        for source in gone:
+            self._known.pop(source, None)
+            self._ttls_ms.pop(source, None)
 
     def _believe(self, newest: Newest, now_ms: int) -> dict[str, int]:
         """Count sources whose clock is ahead as having beaten now, once for each timestamp. Return the timestamps to remember."""
@@ -232,7 +238,7 @@ class Sources:
         default, strangers = self._limits.ttl_ms, set(first_seen) if ttls_ms else set[str]()
         own = {source: ttl for source, ttl in ttls_ms.items() if ttl != default and source in strangers}
         if own:
-            self._keyspace.write_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
+            self._keyspace.add_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
             self._ttls_ms |= own
 
     def _look_up(self, unknown: Collection[str]) -> Collection[str]:
