@@ -117,7 +117,7 @@ class FakeLogs:
 
 def write(keyspace: Keyspace, beats: Beats) -> Written:
     """Write beats and wait for the acknowledgement."""
-    return keyspace.receive(keyspace.send(beats))
+    return keyspace.receive(keyspace.send(keyspace.pack(beats)))
 
 
 def value_of(connection: Connection, source: str) -> int | None:

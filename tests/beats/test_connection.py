@@ -28,7 +28,7 @@ PATIENCE_S = 15.0
 def write(connection: Connection, *sources: str) -> Written:
     """Beats of now."""
     keyspace = Keyspace(connection, "c")
-    return keyspace.receive(keyspace.send(Beats(TTL, dict.fromkeys(sources, now_ms()))))
+    return keyspace.receive(keyspace.send(keyspace.pack(Beats(TTL, dict.fromkeys(sources, now_ms())))))
 
 
 def permanent(action: Callable[[], object]) -> str:

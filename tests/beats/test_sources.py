@@ -45,7 +45,7 @@ def beats(of: dict[str, int], ttls_ms: dict[str, int] | None = None) -> Newest:
 
 def apply(sources: Sources, newest: Newest, now: int) -> None:
     """Write all of it, as the sink does with a small batch and the empty one that follows."""
-    sources.send(newest, now)
+    sources.send(sources.prepare(newest, now), now)
     sources.settle(now)
     sources.introduce(2_000)
 

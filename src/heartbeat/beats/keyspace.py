@@ -118,8 +118,9 @@ class Written:
     occupied: frozenset[str]
 
 
+Packed = Sequence[tuple[bytes, packing.Pairs, int]]
 Sent = Sequence[tuple[packing.Pairs, int]]
-"""What was sent, by chunks, with the number of public keys in each."""
+"""What was sent, by chunks, with the number of public keys in each; before that its bytes too."""
 
 
 class Keyspace:
@@ -203,15 +204,21 @@ class Keyspace:
 
     # Sources
 
-    def send(self, beats: Beats) -> Sent:
+    def pack(self, beats: Beats) -> Packed:
+        """Return beats as they are sent. Asks Redis nothing, so that it may be done while others are under way."""
+        packed: list[tuple[bytes, packing.Pairs, int]] = []
+        for group, refusing in ((beats.alive, False), (beats.new, True), (beats.expired, None)):
+            for pairs in _chunks(group.items()):
+                commands = packing.beats(self.deadlines, pairs, beats.ttl_ms, beats.ttls_ms, refusing=refusing)
+                packed.append((commands, pairs, 0 if refusing is None else len(pairs)))
+        return packed
+
+    def send(self, packed: Packed) -> Sent:
         """Send public keys and deadlines; nothing else may be asked of this keyspace until ``receive``."""
-        sent: list[tuple[packing.Pairs, int]] = []
         with self._connection.faults():
-            for group, refusing in ((beats.alive, False), (beats.new, True), (beats.expired, None)):
-                for pairs in _chunks(group.items()):
-                    self._connection.send(packing.beats(self.deadlines, pairs, beats.ttl_ms, beats.ttls_ms, refusing=refusing))
-                    sent.append((pairs, 0 if refusing is None else len(pairs)))
-        return sent
+            for commands, _, _ in packed:
+                self._connection.send(commands)
+        return [(pairs, sets) for _, pairs, sets in packed]
 
     def receive(self, sent: Sent) -> Written:
         """Return when the server has acknowledged everything sent.

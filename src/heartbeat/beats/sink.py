@@ -26,7 +26,7 @@ log = logging.getLogger("com.example.RedisHeartbeatSinkTask")
 _SUCCESS_EVERY_S: Final = 1.0
 _LARGE: Final = 1_000
 """Records in a batch that is worth leaving under way."""
-_FEW: Final = 100
+_FEW: Final = 10
 """New sources that are introduced while others have work: so that it happens at all, and nobody notices."""
 
 
@@ -118,17 +118,19 @@ class HeartbeatSink(SinkTask):
     def _put(self, batch: Batch) -> bool:
         now_ms = self._clock.now_ms()
         self._holdings.look(batch.next_offsets)
-        found = records.read(batch, self._template, self._settings.reading, self._holdings.held, now_ms) if len(batch) else None
-        self._end(now_ms)
-        if found is None:
+        if not len(batch):
+            self._end(now_ms)
             self._sources.introduce(_LARGE)
             self._offsets = batch.next_offsets
             self._end(now_ms)
             return False
+        found = records.read(batch, self._template, self._settings.reading, self._holdings.held, now_ms)
+        ready = self._sources.prepare(found.newest, now_ms)
+        self._end(now_ms)
         self._sources.introduce(_FEW)
         counts = self._sources.counts
         before = counts.applied - counts.expired
-        self._sources.send(found.newest, now_ms)
+        self._sources.send(ready, now_ms)
         wrote = counts.applied - counts.expired > before
         self._sent = _Sent(len(batch), len(batch) - len(found.newest.beats), found.garbled, wrote)
         self._offsets = batch.next_offsets

@@ -10,7 +10,7 @@ from typing import Final
 
 from heartbeat import logs
 from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest, alive_and_expired
-from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace, Sent
+from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace, Packed, Sent
 from heartbeat.beats.settings import Limits
 from heartbeat.beats.signals import BYE, MOST_RUNS, OK, Signal
 
@@ -46,6 +46,20 @@ class Seconds:
     def and_(self, seconds: float) -> Seconds:
         """Return this with one more."""
         return Seconds(self.count + 1, self.total + seconds, max(self.longest, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch before it is sent: what is newer than what was written, and of whom nothing is known.
+
+    It is packed already where nothing that Redis would have to be asked can change it.
+    """
+
+    newest: Newest
+    fresh: dict[str, int]
+    unknown: Collection[str]
+    beats: Beats | None = None
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +115,38 @@ class Sources:
         """Note how many sources the index holds, and how many have said goodbye."""
         self.indexed, self._gone = reply.sources, reply.gone
 
-    def send(self, newest: Newest, now_ms: int) -> None:
-        """Send what is newer than what was written; ``settle`` ends it. Doing it again after an error changes nothing more.
-
-        Raises:
-            RetriableError, ConnectError: as ``Keyspace`` does.
-        """
-        self._refused = set()
-        raws = self._believe(newest, now_ms) if newest.ahead else {}
+    def prepare(self, newest: Newest, now_ms: int) -> Ready:
+        """Do what can be done without asking Redis, which may still be at work on the last batch."""
         fresh = newest.beats
         unknown: Collection[str] = fresh.keys()
         if not self._known.keys().isdisjoint(fresh):
             known = self._known.get
             fresh = {source: beat for source, beat in fresh.items() if beat > known(source, -1)}
             unknown = [source for source in fresh if source not in self._known]
+        if not fresh or newest.ahead or newest.ttls_ms or self._ttls_ms or self._gone:
+            return Ready(newest, fresh, unknown)
+        beats = self._split(fresh, {}, unknown, now_ms)
+        return Ready(newest, fresh, unknown, beats, self._keyspace.pack(beats))
+
+    def send(self, ready: Ready, now_ms: int) -> None:
+        """Send what is newer than what was written; ``settle`` ends it. Doing it again after an error changes nothing more.
+
+        Raises:
+            RetriableError, ConnectError: as ``Keyspace`` does.
+        """
+        self._refused = set()
+        newest, fresh, unknown = ready.newest, ready.fresh, ready.unknown
+        raws = self._believe(newest, now_ms) if newest.ahead else {}
+        if raws:  # they count as beats now
+            fresh = {source: beat for source, beat in newest.beats.items() if beat > self._known.get(source, -1)}
+            unknown = [source for source in fresh if source not in self._known]
         if fresh and self._gone:
             fresh = self._not_gone(fresh)
             unknown = [source for source in unknown if source in fresh]
+        if fresh is not ready.fresh:
+            ready = Ready(newest, fresh, unknown)
         if fresh:
-            self._write(fresh, unknown, newest.ttls_ms, now_ms)
+            self._write(ready, now_ms)
         self._raws_believed = raws
         if now_ms >= self._next_prune_ms:
             self._prune(now_ms)
@@ -218,7 +245,8 @@ class Sources:
         self.counts.stale += len(gone) - len(back)
         return {source: beat for source, beat in beats.items() if beat > gone.get(source, -1)}
 
-    def _write(self, fresh: dict[str, int], unknown: Collection[str], ttls_ms: Mapping[str, int], now_ms: int) -> None:
+    def _write(self, ready: Ready, now_ms: int) -> None:
+        fresh, unknown, ttls_ms = ready.fresh, ready.unknown, ready.newest.ttls_ms
         first_seen = self._look_up(unknown)
         if first_seen and (self.indexed or 0) + len(first_seen) > self._limits.most:
             first_seen, fresh = self._fit(list(first_seen), fresh, now_ms)
@@ -231,7 +259,11 @@ class Sources:
             self._strangers.extend(first_seen)
             self._keep_own_ttls(first_seen, fresh, own_ttls)
         if plain:
-            self._send_plain(plain, own_ttls, unknown, now_ms)
+            if ready.packed is None or ready.beats is None or plain is not ready.fresh or self._ttls_ms:
+                beats = self._split(plain, own_ttls, unknown, now_ms)
+                self._send_plain(plain, beats, self._keyspace.pack(beats), now_ms)
+            else:
+                self._send_plain(plain, ready.beats, ready.packed, now_ms)
         self.counts.applied += len(fresh)
 
     def _keep_own_ttls(self, first_seen: Collection[str], fresh: Mapping[str, int], ttls_ms: Mapping[str, int]) -> None:
@@ -272,7 +304,7 @@ class Sources:
         candidates = (fresh.keys() & (had.keys() | ttls_ms.keys())) - set(first_seen)
         return {s: ttls_ms.get(s, default) for s in candidates if ttls_ms.get(s, default) != had.get(s, default)}
 
-    def _send_plain(self, beats: dict[str, int], ttls_ms: Mapping[str, int], unknown: Collection[str], now_ms: int) -> None:
+    def _split(self, beats: dict[str, int], ttls_ms: Mapping[str, int], unknown: Collection[str], now_ms: int) -> Beats:
         every_ttl = {**self._ttls_ms, **ttls_ms} if self._ttls_ms else ttls_ms
         alive, expired = alive_and_expired(beats, self._limits.ttl_ms, every_ttl, now_ms)
         new: dict[str, int] = {}
@@ -282,12 +314,14 @@ class Sources:
             strange = set(unknown)
             new = {source: beat for source, beat in alive.items() if source in strange}
             alive = {source: beat for source, beat in alive.items() if source not in strange}
-        sending = Beats(self._limits.ttl_ms, alive, new, expired, every_ttl)
-        self._doubtful = [*alive, *new]  # until it has ended: after an error this batch may be somebody else's to put
-        self._under_way = _UnderWay(sending, len(beats), self._keyspace.send(sending), time.perf_counter())
+        return Beats(self._limits.ttl_ms, alive, new, expired, every_ttl)
+
+    def _send_plain(self, beats: dict[str, int], sending: Beats, packed: Packed, now_ms: int) -> None:
+        self._doubtful = [*sending.alive, *sending.new]  # until it has ended: after an error this batch may be somebody else's to put
+        self._under_way = _UnderWay(sending, len(beats), self._keyspace.send(packed), time.perf_counter())
         self._known.update(beats)
-        if expired:
-            self._warn_of_expired(expired, ttls_ms, now_ms)
+        if sending.expired:
+            self._warn_of_expired(sending.expired, sending.ttls_ms, now_ms)
 
     def _end(self, under_way: _UnderWay, now_ms: int) -> None:
         sent, ttl_ms = under_way.beats, self._limits.ttl_ms

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 Resolve = Callable[[str, int], tuple[str, int]]
 TASK_CLASS: Final = "task.class"
-_MAX_RECORDS: Final = "10000"
+_MAX_RECORDS: Final = "20000"
 _METADATA_AGE_MS: Final = "300000"
 
 
