@@ -15,7 +15,6 @@ from tests.real.parts import kafka_4_1, redis_server
 
 from bench import machine, results
 from bench.backtest import backtest
-from bench.catch_up import catch_up
 from bench.cold_start import cold_start
 from bench.compose import compose
 from bench.cost import cost
@@ -36,7 +35,6 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "idle": idle,
     "latency": latency,
     "cold-start": cold_start,
-    "catch-up": catch_up,
     "backtest": backtest,
     "throughput": throughput,
     "cost": cost,
