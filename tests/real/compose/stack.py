@@ -20,6 +20,7 @@ from typing import Any
 from confluent_kafka import Message, Producer
 
 from ..programs import eventually, free_port
+from ..scenario import is_beat
 from .engine import docker
 from .terminal import Terminal
 
@@ -147,7 +148,7 @@ class Stack:
 
     def wait_for_beat(self, time_ms: int, key: str = "heartbeat", timeout_s: float = 60.0) -> None:
         """Wait until the key holds that beat."""
-        eventually(lambda: self.redis("GET", key) == str(time_ms), f"{key} is {time_ms}", timeout_s=timeout_s)
+        eventually(lambda: is_beat(self.redis("GET", key), time_ms), f"{key} is {time_ms}", timeout_s=timeout_s)
 
     def container(self, service: str) -> Any:
         """Return what the engine knows about a service's container."""
