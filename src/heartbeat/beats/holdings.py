@@ -193,8 +193,8 @@ class Holdings:
                 )  # fmt: skip
         return found
 
-    def _count(self, reason: str) -> None:
-        self.claims = {**self.claims, reason: self.claims.get(reason, 0) + 1}
+    def _count(self, reason: str, many: int = 1) -> None:
+        self.claims = {**self.claims, reason: self.claims.get(reason, 0) + many}
 
     # Sight
 
@@ -273,14 +273,11 @@ class Holdings:
         reply = self._keyspace.advance(self._run_id, rows.values(), topics, at_ms)
         self._clock.told(reply.redis_ms)
         if reply.refused:
-            self._count_refused(reply.refused)
+            self._count("refused", len(reply.refused))
             raise Reclaim("Redis no longer holds what this task left there", reply.refused)
         self._topics_new = None
         self.held = {p: replace(held, stored=_stored(held, rows.get(p))) for p, held in sights.items()}
         return reply
-
-    def _count_refused(self, refused: Collection[TopicPartition]) -> None:
-        self.claims = {**self.claims, "refused": self.claims.get("refused", 0) + len(refused)}
 
 
 def _taken(token: str, start: int, stored: Stored, *, proven: bool) -> Held:

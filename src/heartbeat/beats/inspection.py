@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from heartbeat.beats.connection import Connection, Server, pack, parse_info
-from heartbeat.beats.keyspace import CONNECTORS, Keyspace, Stored
+from heartbeat.beats.keyspace import CONNECTORS, Keyspace, Stored, time_ms
 from heartbeat.connect.api import TopicPartition
 from heartbeat.errors import ConnectError
 
@@ -118,7 +118,7 @@ def _index(connection: Connection, keyspace: Keyspace) -> Index | None:
     if not isinstance(told, list) or not isinstance(fields, list) or fields[2] is None:
         return None
     sources, down, gone = (count if isinstance(count, int) else 0 for count in counts)
-    asked_ms = _ms(told)
+    asked_ms = time_ms(told)
     return Index(
         asked_ms,
         keyspace.read_proof(),
@@ -129,11 +129,6 @@ def _index(connection: Connection, keyspace: Keyspace) -> Index | None:
         gone,
         *_sample(connection, keyspace, asked_ms),
     )
-
-
-def _ms(told: list[Any]) -> int:
-    """Return the reply to TIME (seconds, microseconds) in ms."""
-    return int(told[0]) * 1000 + int(told[1]) // 1000
 
 
 def _counts(text: bytes | None) -> dict[str, int]:
@@ -158,7 +153,7 @@ def _sample(connection: Connection, keyspace: Keyspace, asked_ms: int) -> tuple[
         for name, ttl_ms, value in zip(names, ttls_ms, values, strict=True)
         if after.get(name) == before[name]
     )
-    return keys, _ms(told)
+    return keys, time_ms(told)
 
 
 def _answers(connection: Connection, *commands: tuple[str, ...]) -> list[Any]:

@@ -152,7 +152,7 @@ class Keyspace:
         dropped, previous_ttl_ms, time, run_id, counts, found = reply
         stored = {partition: _stored(values) for partition, values in zip(partitions, found, strict=True)}
         known = msgspec.json.decode(counts, type=dict[str, int]) if counts else {}
-        return Claimed(bool(dropped), int(previous_ttl_ms), _ms(time), run_id.decode(), known, stored)
+        return Claimed(bool(dropped), int(previous_ttl_ms), time_ms(time), run_id.decode(), known, stored)
 
     def begin(self, token: str, starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]) -> bool:
         """Store where claimed partitions start. Return whether the claim still holds."""
@@ -171,7 +171,7 @@ class Keyspace:
             words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))
         keys = (self.proof, self.deadlines, self.down, self.gone)
         refused, time, sources, gone = self._connection.call(*self._script(scripts.ADVANCE, keys, *words))
-        return Advanced(frozenset(map(_partition, refused)), _ms(time), sources, gone)
+        return Advanced(frozenset(map(_partition, refused)), time_ms(time), sources, gone)
 
     def alter(self, offsets: Mapping[TopicPartition, int | None] | None) -> None:
         """Change stored offsets as an operator wants it; None forgets one, or all. Nothing proven of them stays so."""
@@ -394,6 +394,6 @@ def _integer(text: bytes | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _ms(time: Sequence[Any]) -> int:
+def time_ms(time: Sequence[Any]) -> int:
     """Return the reply of TIME (seconds, microseconds) in ms."""
     return int(time[0]) * 1000 + int(time[1]) // 1000
