@@ -11,7 +11,8 @@ from tests.test_documents import blocks, prose, rows
 
 from heartbeat.beats import console, packing, scripts
 from heartbeat.beats.connection import Connection, Server
-from heartbeat.beats.keyspace import CONNECTORS, Info, Keyspace, Row
+from heartbeat.beats.keys import CONNECTORS, MONITORS, Keys, channel, deliveries
+from heartbeat.beats.keyspace import Info, Keyspace, Row
 from heartbeat.beats.signals import MOST_RUNS, Order, Signal
 from heartbeat.connect.api import TopicPartition
 from heartbeat.embedded.redis import EmbeddedRedis
@@ -19,6 +20,7 @@ from heartbeat.embedded.redis import EmbeddedRedis
 DOCUMENT = Path(__file__).parents[1] / "docs" / "keyspace.md"
 CONNECTOR = "pumps"
 PREFIX = f"hb:{{{CONNECTOR}}}:"
+SHARED = (MONITORS, channel("NAME"), deliveries("NAME"))
 TOKEN = "b3d94f60a1c7e528"
 FIRST, SECOND = TopicPartition("beats", 0), TopicPartition("beats", 1)
 NOT_FIELDS = {"string", "server"}
@@ -44,7 +46,7 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
     assert keyspace.begin(TOKEN, {FIRST: 1200, SECOND: 918}, [])
     beats = [("pump:7", 1795366626485), ("pump:8", 1795366626000)]
     with connection.faults():
-        connection.send(packing.beats(keyspace.deadlines, beats, 60_000, {"pump:8": 120_000}, refusing=None))
+        connection.send(packing.beats(keyspace.keys.deadlines, beats, 60_000, {"pump:8": 120_000}, refusing=None))
         assert connection.replies(1) == [2]
     connection.call("SET", "pump:7", 1795366626485, "EX", 58)
     keyspace.write_infos({"pump:7": Info(1795366000000, 60_000), "pump:8": Info(1795366000500, 120_000, 1795370000000)})
@@ -67,11 +69,9 @@ def column(header: str) -> list[str]:
 
 
 def test_the_keys_are_those_of_the_keyspace_and_each_has_its_section() -> None:
-    keyspace = Keyspace(Connection(Server("127.0.0.1", 1)), CONNECTOR)
-    written = [str(name).removeprefix(PREFIX) for name in vars(keyspace).values() if isinstance(name, str) and name.startswith(PREFIX)]
-    assert len(written) == 8
+    written = [str(getattr(Keys(CONNECTOR), name)).removeprefix(PREFIX) for name in Keys.__slots__]
     named = column("| Key | Type | Content |")
-    assert named == ["<source>", *written, CONNECTORS]
+    assert sorted(named) == sorted(["<source>", *written, CONNECTORS, *SHARED])
     assert [title.strip("`") for title in re.findall(r"^### (\S+)$", prose(DOCUMENT), re.MULTILINE)] == named
 
 

@@ -141,12 +141,12 @@ def everything(connection: Connection, keyspace: Keyspace) -> dict[str, Any]:
     scores = {
         name: sorted(zip(reply[::2], map(float, reply[1::2]), strict=True))
         for name in ("deadlines", "gone")
-        for reply in [connection.execute("ZRANGE", getattr(keyspace, name), "0", "-1", "WITHSCORES")]
+        for reply in [connection.execute("ZRANGE", getattr(keyspace.keys, name), "0", "-1", "WITHSCORES")]
     }
     hashes = {
         name: dict(zip(reply[::2], reply[1::2], strict=True))
         for name in ("status", "runs")
-        for reply in [connection.execute("HGETALL", getattr(keyspace, name))]
+        for reply in [connection.execute("HGETALL", getattr(keyspace.keys, name))]
     }
     keys = {key: (value_of(connection, key), expiry_of(connection, key)) for key in sorted(public(connection))}
     return {**scores, **hashes, "keys": keys}

@@ -63,7 +63,7 @@ def left(keyspace: Keyspace, offset: int, sight: tuple[Any, ...] = (), partition
     """Make Redis hold what an earlier task left there."""
     name = f"{partition.topic}/{partition.partition}"
     fields = dict(zip(("offset", "since", "until", "epoch"), (offset, *sight), strict=False))
-    keyspace._connection.call("HSET", keyspace.proof, "config", "x", *(w for f, v in fields.items() for w in (f"{name}/{f}", v)))
+    keyspace._connection.call("HSET", keyspace.keys.proof, "config", "x", *(w for f, v in fields.items() for w in (f"{name}/{f}", v)))
 
 
 # --- where a partition starts
@@ -409,7 +409,7 @@ def test_a_log_that_ends_before_what_was_applied_is_given_back(task: Task) -> No
 
 def test_the_log_of_a_partition_is_known_over_a_claim_also_where_nothing_is_proven_yet(task: Task, keyspace: Keyspace) -> None:
     left(keyspace, 50)
-    keyspace._connection.call("HSET", keyspace.proof, "t/0/log", "id of t")
+    keyspace._connection.call("HSET", keyspace.keys.proof, "t/0/log", "id of t")
     task.open(P0, p0=Committed(50))
     task.logs.ids["t"] = "another"
     task.look()
@@ -477,7 +477,7 @@ def test_a_topic_of_which_something_is_held_is_not_gone_because_a_broker_says_so
 
 def test_a_partition_set_from_the_future_is_replaced(task: Task, keyspace: Keyspace) -> None:
     left(keyspace, 0)
-    keyspace._connection.call("HSET", keyspace.proof, "partitions", '{"t":3}', "partitions_at", now_ms() + 3_600_000)
+    keyspace._connection.call("HSET", keyspace.keys.proof, "partitions", '{"t":3}', "partitions_at", now_ms() + 3_600_000)
     task.logs.counts["t"] = 5
     task.open(P0)
     for _ in range(2):
@@ -500,7 +500,7 @@ def test_a_refused_partition_set_is_stored_after_the_next_claim(task: Task, conn
 
 def test_with_a_pattern_topics_that_others_hold_are_asked_about_too(keyspace: Keyspace) -> None:
     Task(keyspace).open(P0)
-    keyspace._connection.call("HSET", keyspace.proof, "partitions", '{"t":3,"theirs":2}', "partitions_at", 1)
+    keyspace._connection.call("HSET", keyspace.keys.proof, "partitions", '{"t":3,"theirs":2}', "partitions_at", 1)
     left(keyspace, 100)
     task = Task(keyspace, replace(RULES, pattern=True))
     task.logs.counts["theirs"] = 4

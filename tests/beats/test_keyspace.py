@@ -12,7 +12,8 @@ import pytest
 from tests.beats.parts import P0, P1, P2, TTL, expiry_of, now_ms, public, value_of, write
 
 from heartbeat.beats.connection import Connection
-from heartbeat.beats.keyspace import CONNECTORS, Advanced, Beats, Info, Keyspace, Row, Stored, Written
+from heartbeat.beats.keys import CONNECTORS
+from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace, Row, Stored, Written
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError
 
@@ -216,16 +217,16 @@ def test_a_claim_that_no_longer_holds_cannot_begin(connection: Connection, keysp
         connection.execute("FLUSHALL")
     else:
         keyspace.claim("x", TTL, "other", [P1])
-    before = connection.execute("HGETALL", keyspace.proof)
+    before = connection.execute("HGETALL", keyspace.keys.proof)
     assert not keyspace.begin("me", {P0: 1, P1: 1}, [])
-    assert connection.execute("HGETALL", keyspace.proof) == before
+    assert connection.execute("HGETALL", keyspace.keys.proof) == before
 
 
 def test_an_advance_stores_offset_and_sight_and_counts_what_the_index_holds(connection: Connection, keyspace: Keyspace) -> None:
     claimed(keyspace, P0, P1)
     write(keyspace, Beats(TTL, {"a": now_ms(), "b": now_ms()}))
-    connection.execute("ZADD", keyspace.down, "5", "d")
-    connection.execute("ZADD", keyspace.gone, "5", "g")
+    connection.execute("ZADD", keyspace.keys.down, "5", "d")
+    connection.execute("ZADD", keyspace.keys.gone, "5", "g")
     reply = advance(keyspace, [row(P0, sight=(1, 2, -1)), row(P1, to=11)], None, 0)
     assert (reply.refused, reply.sources, reply.gone) == (frozenset(), 3, 1)
     assert keyspace.read_proof() == {P0: Stored(20, 1, 2, -1, "log"), P1: Stored(11, log="log")}
@@ -290,9 +291,9 @@ def filled(connection: Connection, keyspace: Keyspace) -> None:
     write(keyspace, Beats(TTL, {"s": now_ms()}))
     keyspace.write_infos({"s": Info(1, TTL)})
     keyspace.signal([("s", (1, "t/0", 1), "start", "r", b'{"at_ms":1,"partition":"t/0","offset":1,"status":"start"}')], 10)
-    connection.execute("ZADD", keyspace.down, "1", "d")
-    connection.execute("ZADD", keyspace.gone, "1", "g")
-    connection.execute("XADD", keyspace.flips, "*", "k", "v")
+    connection.execute("ZADD", keyspace.keys.down, "1", "d")
+    connection.execute("ZADD", keyspace.keys.gone, "1", "g")
+    connection.execute("XADD", keyspace.keys.flips, "*", "k", "v")
 
 
 def test_another_configuration_drops_the_index_and_neither_public_keys_nor_history(connection: Connection, keyspace: Keyspace) -> None:
@@ -301,7 +302,7 @@ def test_another_configuration_drops_the_index_and_neither_public_keys_nor_histo
     found = keyspace.claim("y", TTL, "next", [P0])
     assert (found.dropped, dict(found.partitions)) == (True, {P0: Stored()})
     left = set(connection.execute("KEYS", "*"))
-    assert left == {b"s", b"theirs", b"hb:connectors", b"hb:{other}:deadlines", keyspace.proof.encode(), keyspace.flips.encode()}
+    assert left == {b"s", b"theirs", b"hb:connectors", b"hb:{other}:deadlines", keyspace.keys.proof.encode(), keyspace.keys.flips.encode()}
     assert not keyspace.claim("y", TTL, "again", [P0]).dropped
 
 
@@ -339,7 +340,7 @@ def test_a_reset_where_nothing_is_stored_changes_nothing(connection: Connection,
 
 
 def test_an_index_key_of_another_type_is_an_error_that_needs_a_person(connection: Connection, keyspace: Keyspace) -> None:
-    connection.execute("SET", keyspace.proof, "theirs")
+    connection.execute("SET", keyspace.keys.proof, "theirs")
     with pytest.raises(ConnectError, match="WRONGTYPE"):
         keyspace.claim("x", TTL, "me", [P0])
 
@@ -395,7 +396,7 @@ def signalled(keyspace: Keyspace, status: str, at_ms: int, offset: int = 1, run:
 
 
 def status_of(connection: Connection, keyspace: Keyspace) -> Mapping[str, Any] | None:
-    text = connection.execute("HGET", keyspace.status, "s")
+    text = connection.execute("HGET", keyspace.keys.status, "s")
     return None if text is None else msgspec.json.decode(text)
 
 
@@ -423,9 +424,9 @@ def test_the_newest_signal_by_time_partition_and_offset_stands(
 def test_a_replay_of_signals_says_nothing_twice(connection: Connection, keyspace: Keyspace) -> None:
     said = [("start", 1, "r"), ("fail", 2, "r"), ("start", 3, "q"), ("ok", 4, "q")]
     assert [signalled(keyspace, status, at, run=run) for status, at, run in said] == [1, 1, 1, 1]
-    before = connection.execute("HGETALL", keyspace.status), connection.execute("HGETALL", keyspace.runs)
+    before = connection.execute("HGETALL", keyspace.keys.status), connection.execute("HGETALL", keyspace.keys.runs)
     assert [signalled(keyspace, status, at, run=run) for status, at, run in said] == [0, 0, 0, 0]
-    assert (connection.execute("HGETALL", keyspace.status), connection.execute("HGETALL", keyspace.runs)) == before
+    assert (connection.execute("HGETALL", keyspace.keys.status), connection.execute("HGETALL", keyspace.keys.runs)) == before
 
 
 def test_ok_is_kept_only_where_it_ends_something_else(connection: Connection, keyspace: Keyspace) -> None:
@@ -440,28 +441,28 @@ def test_ok_is_kept_only_where_it_ends_something_else(connection: Connection, ke
 def test_a_run_is_open_from_its_start_to_its_end(connection: Connection, keyspace: Keyspace, end: str) -> None:
     signalled(keyspace, "start", 1, run="r")
     signalled(keyspace, "start", 2, run="q")
-    assert connection.execute("HGETALL", keyspace.runs) == [b"s\x00r", b"1", b"s\x00q", b"2"]
+    assert connection.execute("HGETALL", keyspace.keys.runs) == [b"s\x00r", b"1", b"s\x00q", b"2"]
     signalled(keyspace, end, 3, run="r")
-    assert connection.execute("HGETALL", keyspace.runs) == [b"s\x00q", b"2"]
+    assert connection.execute("HGETALL", keyspace.keys.runs) == [b"s\x00q", b"2"]
 
 
 def test_a_run_ends_though_another_run_has_said_something_newer(connection: Connection, keyspace: Keyspace) -> None:
     signalled(keyspace, "start", 10, run="one")
     signalled(keyspace, "fail", 30, run="two")
     signalled(keyspace, "ok", 20, run="one")
-    assert connection.execute("HGETALL", keyspace.runs) == []
+    assert connection.execute("HGETALL", keyspace.keys.runs) == []
 
 
 def test_an_end_from_the_past_does_not_end_a_run_that_began_again(connection: Connection, keyspace: Keyspace) -> None:
     signalled(keyspace, "start", 50, run="one")
     signalled(keyspace, "ok", 20, run="one")
-    assert connection.execute("HGETALL", keyspace.runs) == [b"s\0one", b"50"]
+    assert connection.execute("HGETALL", keyspace.keys.runs) == [b"s\0one", b"50"]
 
 
 def test_a_run_beyond_the_bound_is_told_and_its_signal_kept(connection: Connection, keyspace: Keyspace) -> None:
     assert signalled(keyspace, "start", 1, run="r", most=1) == 1
     assert signalled(keyspace, "start", 2, run="q", most=1) == 2
-    assert connection.execute("HKEYS", keyspace.runs) == [b"s\x00r"]
+    assert connection.execute("HKEYS", keyspace.keys.runs) == [b"s\x00r"]
     assert (status_of(connection, keyspace) or {})["at_ms"] == 2
 
 
@@ -508,8 +509,8 @@ def test_a_goodbye_is_kept_for_one_horizon_and_then_everything_of_that_source_go
     write(keyspace, Beats(TTL, {"back": now_ms()}))
     goodbye(keyspace, "new", 200, 100)
     assert keyspace.read_gone(["old", "back", "edge", "new"]) == {"edge": 100, "new": 200}
-    assert sorted(connection.execute("HKEYS", keyspace.info)) == [b"back", b"edge"]
-    assert sorted(connection.execute("HKEYS", keyspace.status)) == [b"back", b"edge"]
+    assert sorted(connection.execute("HKEYS", keyspace.keys.info)) == [b"back", b"edge"]
+    assert sorted(connection.execute("HKEYS", keyspace.keys.status)) == [b"back", b"edge"]
 
 
 # --- room
@@ -517,18 +518,18 @@ def test_a_goodbye_is_kept_for_one_horizon_and_then_everything_of_that_source_go
 
 def test_the_longest_dead_make_room_and_the_living_never_do(connection: Connection, keyspace: Keyspace) -> None:
     write(keyspace, Beats(0, expired={"a": 10, "b": 30, "alive": 100}))
-    connection.execute("ZADD", keyspace.down, "20", "d", "40", "e")
+    connection.execute("ZADD", keyspace.keys.down, "20", "d", "40", "e")
     keyspace.write_infos({source: Info(1, 2) for source in ("a", "b", "d", "e", "alive")})
     assert keyspace.make_room(2, 100) == 2
     assert keyspace.read_infos(["a", "b", "d", "e", "alive"]).keys() == {"b", "e", "alive"}
     assert keyspace.make_room(10, 100) == 2
     assert keyspace.make_room(10, 100) == 0
     assert keyspace.read_deadlines(["a", "b", "alive"]) == {"alive": 100}
-    assert connection.execute("ZCARD", keyspace.down) == 0
+    assert connection.execute("ZCARD", keyspace.keys.down) == 0
 
 
 def test_room_for_thousands_is_made_in_steps(connection: Connection, keyspace: Keyspace) -> None:
     write(keyspace, Beats(0, expired={f"s{i}": i for i in range(2_500)}))
     assert keyspace.make_room(2_300, 10_000) == 2_300
-    assert connection.execute("ZRANGE", keyspace.deadlines, "0", "0") == [b"s2300"]
-    assert connection.execute("ZCARD", keyspace.deadlines) == 200
+    assert connection.execute("ZRANGE", keyspace.keys.deadlines, "0", "0") == [b"s2300"]
+    assert connection.execute("ZCARD", keyspace.keys.deadlines) == 200

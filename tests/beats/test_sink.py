@@ -408,7 +408,7 @@ def test_how_far_we_have_come_is_stored_with_the_beats_it_speaks_of(bench: Bench
 
 def test_an_error_before_the_end_of_a_batch_moves_no_offset(bench: Bench, server: EmbeddedRedis) -> None:
     start(bench, server)
-    bench.redis.execute("SET", bench.index.deadlines, "of another type")
+    bench.redis.execute("SET", bench.index.keys.deadlines, "of another type")
     with pytest.raises(ConnectError):
         bench.task.put(applied(now_ms(), upto=1_001))
     assert bench.index.read_proof()[P0].offset == 1_000

@@ -68,13 +68,13 @@ def test_of_sources_that_find_no_room_nothing_is_kept_whatever_they_say(keyspace
     sources, now = Sources(keyspace, Limits(TTL, 1, 600_000)), now_ms()
     apply(sources, beats({"a": now}), now)
     for number in range(5):
-        sources.advanced(advanced(1, int(connection.call("ZCARD", keyspace.gone))))
+        sources.advanced(advanced(1, int(connection.call("ZCARD", keyspace.keys.gone))))
         apply(sources, Newest({}, {f"ahead{number}": now + 60_000}), now)
         sources.signal([Signal(f"ahead{number}", Order(now, "t/0", number), "fail", "run")], now)
         sources.signal([Signal(f"bye{number}", Order(now, "t/0", number), "bye")], now)
-    assert connection.call("HKEYS", keyspace.status) == [b"bye0"]
-    assert connection.call("ZRANGE", keyspace.gone, 0, -1) == [b"bye0"]
-    assert connection.call("HLEN", keyspace.runs) == 0
+    assert connection.call("HKEYS", keyspace.keys.status) == [b"bye0"]
+    assert connection.call("ZRANGE", keyspace.keys.gone, 0, -1) == [b"bye0"]
+    assert connection.call("HLEN", keyspace.keys.runs) == 0
     assert not sources._raws_ms
 
 
@@ -321,21 +321,21 @@ def test_a_goodbye_right_after_a_claim_knows_the_ttl_its_source_had(sources: Sou
 
 def test_signals_of_one_batch_take_effect_in_the_order_of_time(sources: Sources, connection: Connection, keyspace: Keyspace) -> None:
     sources.signal([signal("ok", 3, run="r"), signal("start", 1, run="r"), signal("fail", 2)], 5)
-    assert b'"ok"' in connection.execute("HGET", keyspace.status, "a")
-    assert connection.execute("HLEN", keyspace.runs) == 0
+    assert b'"ok"' in connection.execute("HGET", keyspace.keys.status, "a")
+    assert connection.execute("HLEN", keyspace.keys.runs) == 0
 
 
 def test_ok_said_with_every_beat_asks_redis_once(sources: Sources, connection: Connection, keyspace: Keyspace) -> None:
     for at_ms in range(1, 4):
         sources.signal([signal("ok", at_ms)], 5)
-    connection.execute("HSET", keyspace.status, "a", "not JSON: a script that read it would fail")
+    connection.execute("HSET", keyspace.keys.status, "a", "not JSON: a script that read it would fail")
     sources.signal([signal("ok", 9)], 9)
 
 
 def test_ok_after_a_failure_is_kept_although_ok_was_said_before(sources: Sources, connection: Connection, keyspace: Keyspace) -> None:
     for at_ms, status in enumerate(("ok", "fail", "ok")):
         sources.signal([signal(status, at_ms)], 5)
-    assert b'"ok"' in connection.execute("HGET", keyspace.status, "a")
+    assert b'"ok"' in connection.execute("HGET", keyspace.keys.status, "a")
 
 
 # --- memory

@@ -14,7 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from heartbeat.beats.connection import Connection, Server, pack, parse_info
-from heartbeat.beats.keyspace import CONNECTORS, Keyspace, Stored, time_ms
+from heartbeat.beats.keys import CONNECTORS
+from heartbeat.beats.keyspace import Keyspace, Stored, time_ms
 from heartbeat.connect.api import TopicPartition
 from heartbeat.errors import ConnectError
 
@@ -112,8 +113,8 @@ def _index(connection: Connection, keyspace: Keyspace) -> Index | None:
     told, fields, *counts = _answers(
         connection,
         ("TIME",),
-        ("HMGET", keyspace.proof, "partitions", "partitions_at", "config"),
-        *(("ZCARD", key) for key in (keyspace.deadlines, keyspace.down, keyspace.gone)),
+        ("HMGET", keyspace.keys.proof, "partitions", "partitions_at", "config"),
+        *(("ZCARD", key) for key in (keyspace.keys.deadlines, keyspace.keys.down, keyspace.keys.gone)),
     )
     if not isinstance(told, list) or not isinstance(fields, list) or fields[2] is None:
         return None
@@ -140,7 +141,7 @@ def _counts(text: bytes | None) -> dict[str, int]:
 
 def _sample(connection: Connection, keyspace: Keyspace, asked_ms: int) -> tuple[tuple[PublicKey, ...], int]:
     """Return some sources with their public keys, and Redis's time then; those that beat while we looked are left out."""
-    words = connection.execute("ZRANDMEMBER", keyspace.deadlines, str(_MOST_SAMPLED), "WITHSCORES")
+    words = connection.execute("ZRANDMEMBER", keyspace.keys.deadlines, str(_MOST_SAMPLED), "WITHSCORES")
     if not isinstance(words, list):
         return (), asked_ms
     names = [word.decode("utf-8", "surrogateescape") for word in words[::2]]

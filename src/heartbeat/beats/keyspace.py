@@ -13,12 +13,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from heartbeat.beats import packing, scripts, template
+from heartbeat.beats import packing, scripts
 from heartbeat.beats.connection import Argument, Connection, is_wrong_type, pack, raised
+from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.connect.api import TopicPartition
-
-CONNECTORS: Final = template.CONNECTORS
-"""The names of the connectors that have an index here: how a monitor finds them."""
 
 _CHUNK: Final = 2_000
 """Sources sent at once: Redis works on them while the next are being packed."""
@@ -129,16 +127,7 @@ class Keyspace:
     def __init__(self, connection: Connection, connector: str) -> None:
         self._connection = connection
         self._connector = connector
-        prefix = f"hb:{{{connector}}}:"
-        self.deadlines = prefix + "deadlines"
-        self.down = prefix + "down"
-        self.gone = prefix + "gone"
-        self.status = prefix + "status"
-        self.runs = prefix + "runs"
-        self.proof = prefix + "proof"
-        self.info = prefix + "info"
-        self.flips = prefix + "flips"
-        self._index = (self.proof, self.deadlines, self.down, self.gone, self.status, self.runs, self.info)
+        self.keys = Keys(connector)
 
     # Partitions
 
@@ -147,7 +136,7 @@ class Keyspace:
         names = [_name(partition) for partition in partitions]
         # The name goes last: a flush in between takes the claim, and so leads to another, but never the name alone.
         reply, _ = self._connection.calls(
-            self._script(scripts.CLAIM, self._index, config, ttl_ms, token, *names), ("SADD", CONNECTORS, self._connector)
+            self._script(scripts.CLAIM, self.keys.index, config, ttl_ms, token, *names), ("SADD", CONNECTORS, self._connector)
         )
         dropped, previous_ttl_ms, time, run_id, counts, found = reply
         stored = {partition: _stored(values) for partition, values in zip(partitions, found, strict=True)}
@@ -158,7 +147,7 @@ class Keyspace:
         """Store where claimed partitions start. Return whether the claim still holds."""
         kept = set(still_proven)
         rows = [word for p, offset in starts.items() for word in (_name(p), offset, int(p in kept))]
-        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.proof,), token, *rows)))
+        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.keys.proof,), token, *rows)))
 
     def advance(self, run_id: str, rows: Iterable[Row], topics: Mapping[str, int] | None, topics_at_ms: int) -> Advanced:
         """Store how far partitions have come, and what is proven of them: behind the data this speaks of, never before.
@@ -169,7 +158,7 @@ class Keyspace:
         for row in rows:
             proven = (row.since_ms, row.until_ms, row.epoch, row.log)
             words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))
-        keys = (self.proof, self.deadlines, self.down, self.gone)
+        keys = (self.keys.proof, self.keys.deadlines, self.keys.down, self.keys.gone)
         refused, time, sources, gone = self._connection.call(*self._script(scripts.ADVANCE, keys, *words))
         return Advanced(frozenset(map(_partition, refused)), time_ms(time), sources, gone)
 
@@ -177,20 +166,20 @@ class Keyspace:
         """Change stored offsets as an operator wants it; None forgets one, or all. Nothing proven of them stays so."""
         if offsets is None:
             # What is no partition's stays: it tells a later claim what the index is of, and by which ttl.
-            fields = [field for field in self._connection.call("HKEYS", self.proof) if b"/" in field]
+            fields = [field for field in self._connection.call("HKEYS", self.keys.proof) if b"/" in field]
             if fields:
-                self._connection.call("HDEL", self.proof, *fields)
+                self._connection.call("HDEL", self.keys.proof, *fields)
             return
         for partition, offset in offsets.items():
             name = _name(partition)
             fields = [f"{name}/{field}" for field in ("token", "since", "until", "epoch", "log", *(("offset",) if offset is None else ()))]
-            self._connection.call("HDEL", self.proof, *fields)
+            self._connection.call("HDEL", self.keys.proof, *fields)
             if offset is not None:
-                self._connection.call("HSET", self.proof, f"{name}/offset", offset)
+                self._connection.call("HSET", self.keys.proof, f"{name}/offset", offset)
 
     def read_proof(self) -> dict[TopicPartition, Stored]:
         """Return what is stored of every partition."""
-        words = self._connection.call("HGETALL", self.proof)
+        words = self._connection.call("HGETALL", self.keys.proof)
         values = dict(zip(words[::2], words[1::2], strict=True))
         found = [name.removesuffix(b"/token") for name in values if name.endswith(b"/token")]
         return {
@@ -200,7 +189,7 @@ class Keyspace:
 
     def forget(self) -> None:
         """Drop the index; public keys expire by themselves."""
-        self._connection.calls(("UNLINK", *self._index, self.flips), ("SREM", CONNECTORS, self._connector))
+        self._connection.calls(("UNLINK", *self.keys.all), ("SREM", CONNECTORS, self._connector))
 
     # Sources
 
@@ -209,7 +198,7 @@ class Keyspace:
         packed: list[tuple[bytes, packing.Pairs, int]] = []
         for group, refusing in ((beats.alive, False), (beats.new, True), (beats.expired, None)):
             for pairs in _chunks(group.items()):
-                commands = packing.beats(self.deadlines, pairs, beats.ttl_ms, beats.ttls_ms, refusing=refusing)
+                commands = packing.beats(self.keys.deadlines, pairs, beats.ttl_ms, beats.ttls_ms, refusing=refusing)
                 packed.append((commands, pairs, 0 if refusing is None else len(pairs)))
         return packed
 
@@ -260,17 +249,17 @@ class Keyspace:
 
     def read_deadlines(self, sources: Iterable[str]) -> dict[str, int]:
         """Return the deadlines that the index holds."""
-        return self._scores(self.deadlines, sources)
+        return self._scores(self.keys.deadlines, sources)
 
     def read_gone(self, sources: Iterable[str]) -> dict[str, int]:
         """Return when those of these sources that have said goodbye did."""
-        return self._scores(self.gone, sources)
+        return self._scores(self.keys.gone, sources)
 
     def read_infos(self, sources: Iterable[str]) -> dict[str, Info]:
         """Return what is kept of these sources."""
         found: dict[str, Info] = {}
         for chunk in _chunks(sources):
-            reply = self._connection.call("HMGET", self.info, *chunk)
+            reply = self._connection.call("HMGET", self.keys.info, *chunk)
             found |= {source: Info.parse(text) for source, text in zip(chunk, reply, strict=True) if text is not None}
         return found
 
@@ -278,31 +267,31 @@ class Keyspace:
         """Keep these."""
         for chunk in _chunks(infos):
             with self._connection.faults():
-                self._connection.send(packing.command("HSET", self.info, ((source, infos[source].packed()) for source in chunk)))
+                self._connection.send(packing.command("HSET", self.keys.info, ((source, infos[source].packed()) for source in chunk)))
                 raised(self._connection.replies(1)[0])
 
     def add_infos(self, infos: Mapping[str, Info]) -> None:
         """Keep these where nothing is kept yet: another task may have been first."""
         for chunk in _chunks(infos):
-            self._connection.calls(*(("HSETNX", self.info, source, infos[source].packed()) for source in chunk))
+            self._connection.calls(*(("HSETNX", self.keys.info, source, infos[source].packed()) for source in chunk))
 
     def retime(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: Info) -> dict[str, tuple[int, int]]:
         """Move deadlines of sources whose ttl is another now. Return (deadline, ttl) as they stand then, by source."""
         found: dict[str, tuple[int, int]] = {}
         for chunk in _chunks(beats):
             words = [word for source in chunk for word in (source, beats[source], ttls_ms[source], unknown.packed())]
-            reply = self._connection.call(*self._script(scripts.RETIME, (self.deadlines, self.info), *words))
+            reply = self._connection.call(*self._script(scripts.RETIME, (self.keys.deadlines, self.keys.info), *words))
             found |= {source: (int(reply[2 * i]), int(reply[2 * i + 1])) for i, source in enumerate(chunk)}
         return found
 
     def come_back(self, sources: Iterable[str]) -> None:
         """Forget the goodbye of sources that beat again."""
         for chunk in _chunks(sources):
-            self._connection.call("ZREM", self.gone, *chunk)
+            self._connection.call("ZREM", self.keys.gone, *chunk)
 
     def make_room(self, wanted: int, now_ms: int) -> int:
         """Forget up to this many dead sources, the longest dead first; return how many went."""
-        keys, went = (self.deadlines, self.down, self.info, self.status), 0
+        keys, went = (self.keys.deadlines, self.keys.down, self.keys.info, self.keys.status), 0
         while went < wanted:
             part = min(_ROOM_AT_ONCE, wanted - went)
             found = int(self._connection.call(*self._script(scripts.MAKE_ROOM, keys, part, now_ms)))
@@ -316,7 +305,7 @@ class Keyspace:
 
         A row is source, (time, topic/partition, offset), status, run, and the whole as it is kept.
         """
-        keys = (self.status, self.runs)
+        keys = (self.keys.status, self.keys.runs, self.keys.fails)
         words = [
             (source, *order, status, f"{source}\0{run}" if run else "", most_runs, value) for source, order, status, run, value in rows
         ]
@@ -327,7 +316,7 @@ class Keyspace:
 
         A row is source, time, and the ttl its deadline was made with if nothing is kept of it; ``next_ttl_ms`` is kept then.
         """
-        keys = (self.gone, self.deadlines, self.info, self.down, self.status)
+        keys = (self.keys.gone, self.keys.deadlines, self.keys.info, self.keys.down, self.keys.status)
         words = [(source, at_ms, ttl_ms, oldest_ms, next_ttl_ms) for source, at_ms, ttl_ms in rows]
         replies = self._scripts(scripts.BYE, keys, words)
         gone = {source for (source, _, _), reply in zip(rows, replies, strict=True) if reply}

@@ -104,7 +104,7 @@ return result
 """
 
 SIGNAL: Final = """
--- KEYS: status, runs. ARGV: source, time, 'topic/partition', offset, status, run field ('' if none), most open runs, the whole as JSON.
+-- KEYS: status, runs, fails. ARGV: source, time, 'topic/partition', offset, status, run field ('' if none), most open runs, all as JSON.
 -- The newest wins, so that a replay says nothing twice. Returns 1 if it was newer, 2 if its run found no room.
 local old, time, offset = redis.call('HGET', KEYS[1], ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local room = true
@@ -127,6 +127,11 @@ if old then
 end
 -- ok is what everybody is who says nothing: it is worth keeping only where it ends something else.
 if ARGV[5] ~= 'ok' or said ~= 'ok' then redis.call('HSET', KEYS[1], ARGV[1], ARGV[8]) end
+if ARGV[5] == 'fail' then
+  redis.call('ZADD', KEYS[3], ARGV[2], ARGV[1])
+elseif said == 'fail' then
+  redis.call('ZREM', KEYS[3], ARGV[1])
+end
 return room and 1 or 2
 """
 

@@ -12,13 +12,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from heartbeat.beats.keys import CONNECTORS, RESERVED
+
 KNOWN: Final = ("${topic}", "${key}", "${partition}", "${header.NAME}", "${value.a.b[0]}")
 LONGEST_NAME: Final = 4096
 """Bytes. Redis allows half a gigabyte, but a name is shown to people and kept in memory for every source."""
-RESERVED: Final = "hb:{"
-"""The index lives there: a producer must not be able to overwrite it."""
-CONNECTORS: Final = "hb:connectors"
-"""The names of the connectors that have an index (``keyspace.CONNECTORS``): as a source it would stop every claim."""
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)\}")
 _VALUE_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")

@@ -1,0 +1,1 @@
+"""The monitor: who has stopped, with proof, told once."""
