@@ -1,0 +1,173 @@
+"""The scripts that judge: each looks at everything its verdict rests on, and writes, in one step. Of several monitors one wins.
+
+They are sent whole each time (EVAL), as all scripts of the keyspace.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SIGHT: Final = """
+-- KEYS[1] is the proof. ARGV: our clock, slack, settle, '1' if canaries count. Leaves what is proven: everything committed by ``least``
+-- is applied (-1: nothing is), asked of the partition set at ``asked_at``, with our looking of each partition whole over ``window``.
+local time = redis.call('TIME')
+local redis_now, own = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
+local slack, settle, canaries = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+local now, words, proof = math.min(redis_now, own), redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #words, 2 do proof[words[i]] = words[i + 1] end
+local least, asked_at, sights = math.huge, tonumber(proof['partitions_at'] or -1), {}
+for topic, count in pairs(cjson.decode(proof['partitions'] or '{}')) do
+  for n = 0, count - 1 do
+    local p = topic .. '/' .. n
+    local since, til = tonumber(proof[p .. '/since'] or -1), tonumber(proof[p .. '/until'] or -1)
+    if since < 0 or til > redis_now then til = -1 end -- a time to come can only be proven by a wrong clock
+    sights[#sights + 1] = {since = since, window = til - since}
+    if canaries then til = math.min(til, tonumber(proof[p .. '/canary'] or -1)) end
+    least = math.min(least, til)
+  end
+end
+if #sights == 0 or asked_at > redis_now or math.abs(redis_now - own) > 2000 then least = -1 end
+"""
+
+_INDEX: Final = """
+local default_ttl = tonumber(proof['ttl'] or 0)
+local function score(key, source) return tonumber(redis.call('ZSCORE', key, source) or nil) end
+local function ttl_of(source) return tonumber(string.match(redis.call('HGET', KEYS[5], source) or '', '^%d+ (%d+)')) end
+local function failed_at(source)
+  local said = redis.call('HGET', KEYS[6], source)
+  said = said and cjson.decode(said)
+  return said and said.status == 'fail' and said.at_ms
+end
+local function flip(text)
+  local known = least >= 0 and string.format('%.0f', least) or ''
+  redis.call('XADD', KEYS[9], '*', 'flip', text, 'proven_until_ms', known, 'detected_ms', string.format('%.0f', now))
+end
+"""
+
+JUDGE: Final = (
+    _SIGHT
+    + _INDEX
+    + """
+-- KEYS: proof, deadlines, down, gone, info, status, fails, expected, flips. ARGV from 5 on: (kind, source, what it was seen with, deadline
+-- judged, grace, flip). Returns what became of each, and until when all was proven.
+local function proven(deadline, beat, ttl)
+  if deadline + slack > least or deadline + slack > asked_at then return false end
+  local needed = ttl and math.min(ttl, settle) or settle
+  for _, sight in ipairs(sights) do
+    if sight.window < needed and (not beat or sight.since > beat) then return false end
+  end
+  return true
+end
+
+local function outcome_of(kind, source, seen, judged, grace)
+  local deadline, gone, ttl = score(KEYS[2], source), score(KEYS[4], source), ttl_of(source)
+  if score(KEYS[3], source) then
+    redis.call('ZREM', KEYS[7], source)
+    return 'known'
+  elseif kind == 'silence' then
+    if deadline ~= judged then return 'moved' end
+    if gone and gone >= judged - (ttl or default_ttl) then
+      redis.call('ZREM', KEYS[2], source)
+      return 'gone'
+    end
+    -- Of whom no ttl is kept the last beat is not known: only a sight that is long enough for everybody proves anything.
+    return judged + grace <= now and proven(judged, ttl and judged - ttl, ttl) and 'down' or 'unproven'
+  elseif kind == 'fail' then
+    if score(KEYS[7], source) ~= seen then return 'moved' end
+    local newer = deadline and deadline - (ttl or default_ttl) > seen
+    if failed_at(source) ~= seen or newer or (gone and gone >= seen) then
+      redis.call('ZREM', KEYS[7], source)
+      return 'moved'
+    end
+    if judged ~= (deadline or seen + (ttl or default_ttl)) then return 'moved' end
+    return least >= seen and 'down' or 'unproven'
+  end
+  if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
+  return judged + grace <= now and proven(judged, seen, default_ttl) and 'down' or 'unproven'
+end
+
+local outcomes = {}
+for i = 5, #ARGV, 6 do
+  local source, judged = ARGV[i + 1], tonumber(ARGV[i + 3])
+  local outcome = outcome_of(ARGV[i], source, tonumber(ARGV[i + 2]), judged, tonumber(ARGV[i + 4]))
+  if outcome == 'down' then
+    redis.call('ZREM', KEYS[2], source)
+    redis.call('ZREM', KEYS[7], source)
+    redis.call('ZADD', KEYS[3], string.format('%.0f', judged), source)
+    flip(ARGV[i + 5])
+  end
+  outcomes[#outcomes + 1] = outcome
+end
+return outcomes
+"""
+)
+
+RETURNED: Final = """
+-- KEYS: down, deadlines, gone. ARGV: first and last rank. Returns who of those that are down has been heard of again:
+-- (source, deadline judged, deadline now, time of its goodbye), '' where there is none.
+local found, down = {}, redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')
+for i = 1, #down, 2 do
+  local deadline, gone = redis.call('ZSCORE', KEYS[2], down[i]), redis.call('ZSCORE', KEYS[3], down[i])
+  if deadline or gone then
+    for _, word in ipairs({down[i], down[i + 1], deadline or '', gone or ''}) do found[#found + 1] = word end
+  end
+end
+return found
+"""
+
+RECOVER: Final = (
+    _SIGHT
+    + _INDEX
+    + """
+-- KEYS as for a verdict. ARGV from 5 on: (source, deadline judged, deadline seen or -1, flip if it recovered, flip if it said goodbye).
+-- A deadline not above the one judged is a redelivered beat's, one that has passed is the same incident's still; both are taken out.
+local outcomes = {}
+for i = 5, #ARGV, 5 do
+  local source, judged, seen = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local deadline, gone, outcome = score(KEYS[2], source), score(KEYS[4], source), 'moved'
+  if score(KEYS[3], source) == judged then
+    local beat = (deadline or judged) - (ttl_of(source) or default_ttl)
+    local failed = failed_at(source)
+    if gone and gone >= beat then
+      redis.call('ZREM', KEYS[2], source)
+      redis.call('ZREM', KEYS[3], source)
+      flip(ARGV[i + 4])
+      outcome = 'bye'
+    elseif deadline and (deadline <= judged or deadline <= redis_now or (failed and failed >= beat)) then
+      redis.call('ZREM', KEYS[2], source)
+      outcome = 'still'
+    elseif deadline and seen > judged and deadline >= seen then
+      redis.call('ZREM', KEYS[3], source)
+      flip(ARGV[i + 3])
+      outcome = 'recovered'
+    end
+  end
+  outcomes[#outcomes + 1] = outcome
+end
+return outcomes
+"""
+)
+
+BLIND: Final = (
+    _SIGHT
+    + """
+-- KEYS: proof, blind, flips. ARGV from 5 on: how old what is proven may be, what to keep, flip, '1' to believe it without looking.
+if redis.call('EXISTS', KEYS[2]) == 1 or (ARGV[8] ~= '1' and least >= now - tonumber(ARGV[5])) then return 0 end
+redis.call('SET', KEYS[2], ARGV[6])
+redis.call('XADD', KEYS[3], '*', 'flip', ARGV[7], 'proven_until_ms', least >= 0 and string.format('%.0f', least) or '',
+  'detected_ms', string.format('%.0f', now))
+return 1
+"""
+)
+
+SIGHTED: Final = (
+    _SIGHT
+    + """
+-- KEYS: proof, blind, flips. ARGV from 5 on: how old what is proven may be, what was kept, flip.
+if redis.call('GET', KEYS[2]) ~= ARGV[6] or least < now - tonumber(ARGV[5]) then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('XADD', KEYS[3], '*', 'flip', ARGV[7], 'proven_until_ms', string.format('%.0f', least),
+  'detected_ms', string.format('%.0f', now))
+return 1
+"""
+)

@@ -1,0 +1,228 @@
+"""The judge's side of the index: what a monitor looks at, and the verdicts it asks for. Of several monitors one wins each.
+
+Every verdict is one script that looks again at all it rests on (``verdict_scripts``): what was read before may be old by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from heartbeat.beats import verdict_scripts as scripts
+from heartbeat.beats.connection import Argument, Connection
+from heartbeat.beats.keys import CONNECTORS, MONITORS, Keys
+from heartbeat.beats.keyspace import Info, time_ms
+
+DOWN: Final = "down"
+UNPROVEN: Final = "unproven"
+RECOVERED: Final = "recovered"
+BYE: Final = "bye"
+"""Outcomes a caller cares about; any other says that things are not as they were seen, and is seen anew with the next look."""
+
+_MOST_FAILS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a verdict is bound to: our clock (it counts where Redis's is ahead), and how much must be proven. In ms.
+
+    ``canaries`` asks for a canary of every partition beside its sight.
+    """
+
+    own_ms: int
+    slack_ms: int
+    settle_ms: int
+    canaries: bool = False
+
+    def words(self) -> tuple[Argument, ...]:
+        """Return it as the scripts take it."""
+        return self.own_ms, self.slack_ms, self.settle_ms, int(self.canaries)
+
+
+class Case(NamedTuple):
+    """A source to judge. ``kind`` is ``silence``, ``fail`` or ``never_seen``; ``seen_ms`` the deadline, the time of the fail, or since
+    when it is expected, as it was read. ``flip`` is stored if it is DOWN."""
+
+    kind: str
+    source: str
+    seen_ms: int
+    deadline_ms: int
+    grace_ms: int
+    flip: bytes
+
+
+class Returned(NamedTuple):
+    """A source that is down and was heard of again: by a beat, or by a goodbye."""
+
+    source: str
+    judged_ms: int
+    deadline_ms: int | None
+    gone_ms: int | None
+
+
+class Closing(NamedTuple):
+    """A source that may be up again, with what is stored if it is, or if it said goodbye."""
+
+    returned: Returned
+    recovered: bytes
+    bye: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at a connector's index. ``blind`` is the open incident of its pipeline as it is kept; ``newest_flip`` a stream's id."""
+
+    redis_ms: int
+    proof: Mapping[str, str]
+    sources: int
+    down: int
+    due: int
+    overdue: int
+    blind: bytes | None
+    newest_flip: str
+    fails: Mapping[str, int]
+
+    @property
+    def ttl_ms(self) -> int:
+        """Return everybody's ttl."""
+        return int(self.proof.get("ttl", "0"))
+
+
+class Verdicts:
+    """One connector's index, for whoever judges. Every method raises what ``Connection.call`` raises."""
+
+    def __init__(self, connection: Connection, connector: str) -> None:
+        self._connection = connection
+        self.keys = Keys(connector)
+        keys = self.keys
+        self._judged = (keys.proof, keys.deadlines, keys.down, keys.gone, keys.info, keys.status, keys.fails, keys.expected, keys.flips)
+
+    def look(self, now_ms: int, overdue_ms: int) -> Reading:
+        """Read what a tick needs. ``overdue`` counts the sources whose deadline lies ``overdue_ms`` or more back."""
+        keys = self.keys
+        time, proof, sources, down, due, overdue, blind, newest, fails = self._connection.calls(
+            ("TIME",),
+            ("HGETALL", keys.proof),
+            ("ZCARD", keys.deadlines),
+            ("ZCARD", keys.down),
+            ("ZCOUNT", keys.deadlines, "-inf", now_ms),
+            ("ZCOUNT", keys.deadlines, "-inf", now_ms - overdue_ms),
+            ("GET", keys.blind),
+            ("XREVRANGE", keys.flips, "+", "-", "COUNT", 1),
+            ("ZRANGE", keys.fails, 0, _MOST_FAILS - 1, "WITHSCORES"),
+        )
+        fields = {_text(name): _text(value) for name, value in zip(proof[::2], proof[1::2], strict=True)}
+        newest_flip = newest[0][0].decode() if newest else ""
+        return Reading(time_ms(time), fields, sources, down, due, overdue, blind, newest_flip, _scores(fails))
+
+    def due(self, until_ms: int, first: int, most: int) -> dict[str, int]:
+        """Return sources whose deadline is not after ``until_ms``, the oldest first, from the ``first`` on: source -> deadline."""
+        words = ("ZRANGEBYSCORE", self.keys.deadlines, "-inf", until_ms, "WITHSCORES", "LIMIT", first, most)
+        return _scores(self._connection.call(*words))
+
+    def deadlines(self, sources: Sequence[str]) -> dict[str, int]:
+        """Return the deadlines that the index holds."""
+        return self._found("ZMSCORE", self.keys.deadlines, sources, lambda score: int(float(score)))
+
+    def infos(self, sources: Sequence[str]) -> dict[str, Info]:
+        """Return what is kept of these sources."""
+        return self._found("HMGET", self.keys.info, sources, Info.parse)
+
+    def statuses(self, sources: Sequence[str]) -> dict[str, bytes]:
+        """Return the newest signals of these sources, as JSON."""
+        return self._found("HMGET", self.keys.status, sources, bytes)
+
+    def judge(self, terms: Terms, cases: Sequence[Case]) -> list[str]:
+        """Judge sources, at most some hundred at once: a script holds everybody up while it runs. Return each one's outcome."""
+        words = [word for case in cases for word in case]
+        return [reply.decode() for reply in self._script(scripts.JUDGE, self._judged, *terms.words(), *words)]
+
+    def returned(self, first: int, last: int) -> list[Returned]:
+        """Return who of those that are down, from one rank to another, was heard of again."""
+        keys = (self.keys.down, self.keys.deadlines, self.keys.gone)
+        words = self._script(scripts.RETURNED, keys, first, last)
+        rows = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
+        return [Returned(_text(source), int(float(judged)), _score(deadline), _score(gone)) for source, judged, deadline, gone in rows]
+
+    def recover(self, terms: Terms, closings: Sequence[Closing]) -> list[str]:
+        """End the incidents of sources that are up again, or said goodbye. Return each one's outcome."""
+        words: list[Argument] = []
+        for (source, judged_ms, deadline_ms, _), recovered, bye in closings:
+            words += (source, judged_ms, -1 if deadline_ms is None else deadline_ms, recovered, bye)
+        return [reply.decode() for reply in self._script(scripts.RECOVER, self._judged, *terms.words(), *words)]
+
+    def blind(self, terms: Terms, blind_after_ms: int, kept: bytes, flip: bytes, *, believed: bool = False) -> bool:
+        """Open the pipeline's incident, unless one is open or the proof is fresh again. Return whether this opened it.
+
+        ``believed`` opens it without looking: for a blindness of which nothing could be written while it lasted.
+        """
+        keys = (self.keys.proof, self.keys.blind, self.keys.flips)
+        return bool(self._script(scripts.BLIND, keys, *terms.words(), blind_after_ms, kept, flip, int(believed)))
+
+    def sighted(self, terms: Terms, blind_after_ms: int, kept: bytes, flip: bytes) -> bool:
+        """End the pipeline's incident that is kept so, if everything is proven freshly. Return whether this ended it."""
+        keys = (self.keys.proof, self.keys.blind, self.keys.flips)
+        return bool(self._script(scripts.SIGHTED, keys, *terms.words(), blind_after_ms, kept, flip))
+
+    def restore(self, down: Mapping[str, int], blind: bytes | None) -> None:
+        """Bring incidents back that this Redis has lost: source -> deadline judged. What it knows itself stays."""
+        words = [word for source, judged_ms in down.items() for word in (judged_ms, source)]
+        for first in range(0, len(words), 2_000):
+            self._connection.call("ZADD", self.keys.down, "NX", *words[first : first + 2_000])
+        if blind is not None:
+            self._connection.call("SET", self.keys.blind, blind, "NX")
+
+    def say(self, flip: bytes, now_ms: int) -> None:
+        """Store a flip that is no verdict."""
+        self._connection.call("XADD", self.keys.flips, "*", "flip", flip, "proven_until_ms", "", "detected_ms", now_ms)
+
+    def expect(self, sources: Collection[str], now_ms: int) -> dict[str, int]:
+        """Make exactly these sources the declared ones; return since when each is expected."""
+        known = _scores(self._connection.call("ZRANGE", self.keys.expected, 0, -1, "WITHSCORES"))
+        old = known.keys() - set(sources)
+        if old:
+            self._connection.call("ZREM", self.keys.expected, *old)
+        new = [source for source in sources if source not in known]
+        if new:
+            self._connection.call("ZADD", self.keys.expected, "NX", *(word for source in new for word in (now_ms, source)))
+        return {source: known.get(source, now_ms) for source in sources}
+
+    def unseen(self, sources: Sequence[str]) -> list[str]:
+        """Return those of these sources of which the index knows nothing: no beat, no verdict, no goodbye."""
+        if not sources:
+            return []
+        keys = (self.keys.deadlines, self.keys.down, self.keys.gone)
+        rows = self._connection.calls(*(("ZMSCORE", key, *sources) for key in keys))
+        return [source for source, *scores in zip(sources, *rows, strict=True) if scores == [None, None, None]]
+
+    def _found(self, command: str, key: str, sources: Sequence[str], read: Any) -> dict[str, Any]:
+        if not sources:
+            return {}
+        values = self._connection.call(command, key, *sources)
+        return {source: read(value) for source, value in zip(sources, values, strict=True) if value is not None}
+
+    def _script(self, text: str, keys: Sequence[str], *words: Argument) -> Any:
+        return self._connection.call("EVAL", text, len(keys), *keys, *words)
+
+
+def connectors(connection: Connection, monitor: str, said: bytes) -> tuple[set[str], bool]:
+    """Return the connectors that have an index, and whether this Redis still knew this monitor: if not, it has lost its data.
+
+    Says of the monitor what is to be kept of it.
+    """
+    names, new = connection.calls(("SMEMBERS", CONNECTORS), ("HSET", MONITORS, monitor, said))
+    return {_text(name) for name in names}, not new
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _score(value: bytes) -> int | None:
+    return int(float(value)) if value else None
+
+
+def _scores(words: Iterable[bytes]) -> dict[str, int]:
+    rest = iter(words)
+    return {_text(name): int(float(score)) for name, score in zip(rest, rest, strict=True)}
