@@ -84,3 +84,8 @@ def key_of(incident: str, to: str) -> str:
 def pipeline_of(connector: str) -> str:
     """Return the source under which a connector's pipeline is spoken of."""
     return _PIPELINE + connector
+
+
+def printable(source: str) -> str:
+    """Return a source's name as JSON can hold it: bytes that are no UTF-8 become ``\\xNN``."""
+    return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,115 @@
+"""Detection: each tick looks at every connector's index, and asks for a verdict where something is due or has come back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from heartbeat import logs
+from heartbeat.beats import verdicts
+from heartbeat.beats.connection import Connection
+from heartbeat.beats.verdicts import Verdicts
+from heartbeat.errors import ConnectError
+from heartbeat.monitor.flips import Flip, incident_of, pipeline_of
+from heartbeat.monitor.rules import Rules
+from heartbeat.monitor.settings import Settings
+from heartbeat.monitor.vision import REDIS, Blindness
+from heartbeat.monitor.watch import Beyond, Look, Watch
+
+log = logging.getLogger(__name__)
+
+_ERROR_LOG_S: Final = 10.0
+
+
+class Live(Protocol):
+    """The settings as they are now."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def rules(self) -> Rules: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the last tick saw. ``tick_ms`` is when it began, 0 before the first; ``error`` why Redis could not be looked at."""
+
+    tick_ms: int = 0
+    took_ms: float = 0.0
+    connectors: Mapping[str, Look] = field(default_factory=dict)
+    error: str = ""
+    redis_ok_ms: int = 0
+
+
+class Detector:
+    """Watches all connectors that have an index. One thread's alone; ``state`` is replaced, never changed, so that others may read it.
+
+    Any number of them may run: every verdict is one script in Redis, and has one winner.
+    """
+
+    def __init__(self, connection: Connection, name: str, live: Live, beyond: Beyond, clock: Callable[[], int]) -> None:
+        self.state = Observation()
+        self._connection = connection
+        self._name = name
+        self._live = live
+        self._beyond = beyond
+        self._clock = clock
+        self._watches: dict[str, Watch] = {}
+        self._said = False
+        self._error_log = logs.Every(_ERROR_LOG_S)
+
+    def tick(self) -> Sequence[Flip]:
+        """Look once. Returns flips that Redis cannot take because it is away: to be told all the same, and stored when it is back."""
+        begun_ms = self._clock()
+        try:
+            looks = self._look(begun_ms)
+        except ConnectError as error:
+            self._connection.close()
+            self._warn(begun_ms, str(error))
+            known = {name: watch.look for name, watch in self._watches.items()}
+            self.state = Observation(begun_ms, self._clock() - begun_ms, known, str(error), self.state.redis_ok_ms)
+            return self._without_redis(begun_ms, str(error))
+        self.state = Observation(begun_ms, self._clock() - begun_ms, looks, "", begun_ms)
+        return ()
+
+    def _look(self, now_ms: int) -> dict[str, Look]:
+        said = msgspec.json.encode({"tick_ms": now_ms})
+        names, knew_us = verdicts.connectors(self._connection, self._name, said)
+        kept = names if knew_us or not self._said else names | self._watches.keys()  # what has lost its data has lost their names too
+        self._said = True
+        for name in self._watches.keys() - kept:
+            if self._watches[name].lost:
+                kept.add(name)  # it has not come back since
+                continue
+            log.info("Connector %s was deleted: its sources are forgotten", name)
+            self._beyond.forget(name)
+            del self._watches[name]
+        looks = {}
+        for name in sorted(kept):
+            watch = self._watches.get(name)
+            if watch is None:
+                watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock, now_ms)
+                log.info("Watching connector %s", name)
+            looks[name] = watch.turn(self._live.settings.monitor, self._live.rules, names, lost=not knew_us and name not in names)
+        return looks
+
+    def _without_redis(self, now_ms: int, error: str) -> list[Flip]:
+        since_ms = self.state.redis_ok_ms
+        if not since_ms or now_ms - since_ms <= self._live.settings.monitor.blind_after_s * 1000:
+            return []
+        found = []
+        for name, watch in self._watches.items():
+            # Every monitor comes to the same incident by itself: the newest flip is the last thing that all of them have seen.
+            incident = incident_of(name, pipeline_of(name), watch.newest_flip_ms)
+            flip = watch.unwritten(Blindness(REDIS, f"Redis does not answer: {error}", since_ms, incident=incident))
+            if flip is not None:
+                found.append(flip)
+        return found
+
+    def _warn(self, now_ms: int, error: str) -> None:
+        if self._error_log.due(now_ms / 1000):
+            log.warning("Nothing can be looked at: %s", error)

@@ -1,0 +1,148 @@
+"""What is stored of a verdict: the flips that open and end incidents. Pure; all times are epoch ms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from heartbeat.monitor import flips
+from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.vision import Blindness
+
+
+class Policy(Protocol):
+    """What the settings say of a source, as far as a flip tells it."""
+
+    @property
+    def grace_ms(self) -> int: ...
+    @property
+    def severity(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A source as it is judged: by which deadline, made with which ttl."""
+
+    connector: str
+    source: str
+    deadline_ms: int
+    ttl_ms: int
+    policy: Policy
+
+    @property
+    def last_beat_ms(self) -> int:
+        """Return when it last beat."""
+        return self.deadline_ms - self.ttl_ms
+
+    @property
+    def incident(self) -> str:
+        """Return the id of the incident that this deadline opens."""
+        return flips.incident_of(self.connector, self.source, self.deadline_ms)
+
+
+def silent(watched: Watched) -> Flip:
+    """Return what is stored when a source has been silent past deadline and grace."""
+    return _down(watched, flips.LATE, flips.SILENCE, watched.deadline_ms + watched.policy.grace_ms)
+
+
+def failed(watched: Watched, at_ms: int, message: str) -> Flip:
+    """Return what is stored when a source has said that it failed."""
+    return _down(watched, flips.UP, flips.FAIL, at_ms, message)
+
+
+def never_seen(watched: Watched) -> Flip:
+    """Return what is stored when a declared source has not beaten within ttl and grace of its declaration."""
+    found = _down(watched, flips.NEW, flips.NEVER_SEEN, watched.deadline_ms + watched.policy.grace_ms)
+    return msgspec.structs.replace(found, last_beat_ms=None)
+
+
+def recovered(watched: Watched, beat_ms: int) -> Flip:
+    """Return what is stored when a source that was down has beaten again."""
+    return _ended(watched, flips.UP, flips.RECOVERED, beat_ms)
+
+
+def said_goodbye(watched: Watched, at_ms: int) -> Flip:
+    """Return what is stored when a source that was down has said that it stops."""
+    return _ended(watched, flips.PAUSED, flips.BYE, at_ms)
+
+
+def went_blind(connector: str, blindness: Blindness) -> Flip:
+    """Return what is stored when nothing can be concluded from silence any more."""
+    text = f"{blindness.stage}: {blindness.message}"
+    return _of_pipeline(connector, blindness, flips.BLIND, blindness.since_ms, text)
+
+
+def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
+    """Return what is stored when everything is proven freshly again."""
+    return _of_pipeline(connector, blindness, flips.SIGHTED, now_ms, f"{blindness.stage}: everything is proven again")
+
+
+def forgotten(connector: str, many: int, now_ms: int) -> Flip:
+    """Return what is stored when Redis has lost its data, and no topic remembers who was down."""
+    text = (
+        f"Redis has lost its data. {many} source(s) that were DOWN are forgotten, unless they beat within the connector's horizon: they will "
+        "not be told as up again. A [kafka] section in the monitor's settings would have kept them"
+    )
+    return _of_pipeline(connector, Blindness("redis", text, now_ms), flips.SIGHTED, now_ms, text)
+
+
+def _down(watched: Watched, before: str, reason: str, at_ms: int, message: str = "") -> Flip:
+    return Flip(
+        key=flips.key_of(watched.incident, flips.DOWN),
+        incident=watched.incident,
+        source=flips.printable(watched.source),
+        connector=watched.connector,
+        from_=before,
+        to=flips.DOWN,
+        reason=reason,
+        at_ms=at_ms,
+        last_beat_ms=watched.last_beat_ms,
+        deadline_ms=watched.deadline_ms,
+        severity=watched.policy.severity,
+        tags=watched.policy.tags,
+        message=message,
+    )
+
+
+def _ended(watched: Watched, to: str, reason: str, at_ms: int) -> Flip:
+    """``at_ms`` is the beat, or the goodbye. A source that failed was down from its beat on, and may be back before its deadline."""
+    silent_from_ms = watched.deadline_ms + watched.policy.grace_ms
+    return Flip(
+        key=flips.key_of(watched.incident, to),
+        incident=watched.incident,
+        source=flips.printable(watched.source),
+        connector=watched.connector,
+        from_=flips.DOWN,
+        to=to,
+        reason=reason,
+        at_ms=at_ms,
+        last_beat_ms=at_ms if to == flips.UP else watched.last_beat_ms,
+        deadline_ms=watched.deadline_ms,
+        severity=watched.policy.severity,
+        tags=watched.policy.tags,
+        down_ms=max(0, at_ms - (silent_from_ms if at_ms > silent_from_ms else watched.last_beat_ms)),
+        missed=max(0, at_ms - watched.last_beat_ms) // watched.ttl_ms if watched.ttl_ms else None,
+    )
+
+
+def _of_pipeline(connector: str, blindness: Blindness, to: str, at_ms: int, text: str) -> Flip:
+    source = flips.pipeline_of(connector)
+    incident = blindness.incident or flips.incident_of(connector, source, blindness.since_ms)
+    opens = to == flips.BLIND
+    return Flip(
+        key=flips.key_of(incident, to),
+        incident=incident,
+        source=source,
+        connector=connector,
+        from_=flips.SIGHTED if opens else flips.BLIND,
+        to=to,
+        reason=flips.REASON_BLIND if opens else flips.REASON_SIGHTED,
+        at_ms=at_ms,
+        proven_until_ms=blindness.since_ms if opens else None,
+        message=text,
+        down_ms=None if opens else max(0, at_ms - blindness.since_ms),
+    )

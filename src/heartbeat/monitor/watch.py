@@ -1,0 +1,340 @@
+"""One connector, watched: what is due is judged, what came back is closed, and blindness is told once.
+
+Nothing that matters is kept here: deadlines, verdicts and the open incident stand in Redis, so a restart changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import msgspec
+
+from heartbeat.beats.keyspace import Info
+from heartbeat.beats.verdicts import UNPROVEN, Case, Closing, Reading, Returned, Terms, Verdicts
+from heartbeat.errors import ConnectError
+from heartbeat.monitor import incidents, vision
+from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip
+from heartbeat.monitor.incidents import Watched
+from heartbeat.monitor.rules import Rules
+from heartbeat.monitor.settings import Monitor
+from heartbeat.monitor.vision import Blindness, Moment, Part, Vision
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 500
+"""Sources in one script: it holds everybody up while it runs."""
+_MOST_DUE: Final = 20_000
+_MOST_DOWN: Final = 20_000
+"""Looked at in one tick; the rest with the next one."""
+_DOWN_AT_ONCE: Final = 2_000
+_EXPECT_EVERY_MS: Final = 5_000
+_REMEMBER_EVERY_MS: Final = 5_000
+
+
+class Beyond(Protocol):
+    """What is known beside Redis: Kafka's own word, where the settings name a broker."""
+
+    def canaries_required(self, connector: str) -> bool:
+        """Tell whether a canary of every partition can be asked for."""
+
+    def broker_ms(self) -> int | None:
+        """Return when the broker last answered us, None if nobody asks it."""
+
+    def remember(self, connector: str, after: str) -> Sequence[Flip] | None:
+        """Return the flips of incidents still open that were stored after this stream id; None if no topic keeps them.
+
+        Raises:
+            ConnectError: they could not be read now.
+        """
+
+    def forget(self, connector: str) -> None:
+        """Forget a connector that was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the last tick saw of a connector.
+
+    ``due`` are the sources past their deadline, ``unknown`` those past the longest grace too and not proven to be down, ``late`` the
+    others. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``busy`` tells that more is due than one tick takes on.
+    """
+
+    redis_ms: int = 0
+    ttl_ms: int = 0
+    sources: int = 0
+    due: int = 0
+    late: int = 0
+    unknown: int = 0
+    down: int = 0
+    partitions: tuple[Part, ...] = ()
+    proven_until_ms: int | None = None
+    blind: Blindness | None = None
+    paused: str = ""
+    canaries: bool = False
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one turn goes by."""
+
+    settings: Monitor
+    rules: Rules
+    reading: Reading
+    seen: Vision
+    canaries: bool
+    proven_ms: int | None
+
+
+class Watch:
+    """Watches one connector; its detector's thread's alone."""
+
+    def __init__(self, index: Verdicts, connector: str, beyond: Beyond, clock: Callable[[], int], now_ms: int) -> None:
+        self.look = Look()
+        self.lost = False
+        self.newest_flip_ms = 0
+        self._index = index
+        self._connector = connector
+        self._beyond = beyond
+        self._clock = clock
+        self._proven_at_ms = now_ms
+        self._newest_flip: str | None = None
+        self._lost_after: str | None = None
+        self._kept: bytes | None = None
+        self._unwritten: Blindness | None = None
+        self._remember_at_ms = 0
+        self._expect_at_ms = 0
+        self._first_due = 0
+        self._first_down = 0
+
+    # One turn
+
+    def turn(self, settings: Monitor, rules: Rules, connectors: set[str], *, lost: bool) -> Look:
+        """Look once, and ask for what verdicts there may be.
+
+        Raises:
+            ConnectError: Redis does not answer, or refuses.
+        """
+        now_ms = self._clock()
+        reading = self._index.look(now_ms, rules.longest_grace_ms)
+        seen = vision.read(reading.proof)
+        self.lost = (self.lost or lost) and not seen.parts
+        canaries = seen.takes_canaries and self._beyond.canaries_required(self._connector)
+        turn = _Turn(settings, rules, reading, seen, canaries, seen.proven_ms(reading.redis_ms, now_ms, canaries=canaries))
+        if turn.proven_ms is not None:
+            self._proven_at_ms = now_ms
+        self._restore(turn, now_ms)
+        blind = self._see(turn, now_ms)
+        self._judge_fails(turn)
+        self._close_returned(turn)
+        busy = self._judge_silence(turn)
+        self._judge_expected(turn, connectors, now_ms)
+        self.look = Look(
+            reading.redis_ms,
+            reading.ttl_ms,
+            reading.sources,
+            reading.due,
+            reading.due - reading.overdue,
+            reading.overdue,
+            reading.down,
+            seen.parts,
+            turn.proven_ms,
+            blind,
+            seen.paused,
+            canaries,
+            busy,
+        )
+        return self.look
+
+    def _terms(self, turn: _Turn) -> Terms:
+        """Return what a verdict is bound to now: a turn may take long, and clocks that seem to disagree prove nothing."""
+        return Terms(self._clock(), round(turn.settings.slack_s * 1000), round(turn.settings.settle_s * 1000), turn.canaries)
+
+    # Sight
+
+    def _see(self, turn: _Turn, now_ms: int) -> Blindness | None:
+        """Open the pipeline's incident when sight is lost, end it when everything is proven again."""
+        after_ms = round(turn.settings.blind_after_s * 1000)
+        moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms, turn.canaries, self._beyond.broker_ms())
+        found = vision.blindness(turn.seen, moment)
+        kept = turn.reading.blind
+        if self._unwritten is not None:
+            found, self._unwritten = self._unwritten, None
+            kept = self._open(turn, after_ms, found, kept, believed=True)
+        elif found is not None and kept is None:
+            kept = self._open(turn, after_ms, found, kept, believed=False)
+        elif found is None and kept is not None:
+            before = _blindness(kept)
+            flip = incidents.sighted_again(self._connector, before, min(now_ms, turn.reading.redis_ms))
+            if self._index.sighted(self._terms(turn), after_ms, kept, _json(flip)):
+                log.warning("Sight of %s has returned after %.1f s", self._connector, (now_ms - before.since_ms) / 1000)
+                kept = None
+        self._kept = kept
+        if found is not None and kept is not None:
+            return msgspec.structs.replace(found, incident=_blindness(kept).incident)
+        return _blindness(kept) if kept is not None else found
+
+    def _open(self, turn: _Turn, after_ms: int, found: Blindness, kept: bytes | None, *, believed: bool) -> bytes | None:
+        flip = incidents.went_blind(self._connector, found)
+        new = _json(msgspec.structs.replace(found, incident=flip.incident))
+        if self._index.blind(self._terms(turn), after_ms, new, _json(flip), believed=believed):
+            log.warning("Blind: nothing can be concluded from silence in %s: %s", self._connector, flip.message)
+            return new
+        return kept
+
+    def unwritten(self, blindness: Blindness) -> Flip | None:
+        """Remember a blindness that Redis cannot take now; return what is to be told of it, None if an incident is open already."""
+        if self._kept is not None or self._unwritten is not None:
+            return None
+        self._unwritten = blindness
+        self.look = replace(self.look, blind=blindness)
+        return incidents.went_blind(self._connector, blindness)
+
+    # After a loss
+
+    def _restore(self, turn: _Turn, now_ms: int) -> None:
+        """Bring back what this Redis has lost: its newest flip is older than the newest one that we, or the topic, have seen."""
+        newest = turn.reading.newest_flip
+        first = self._newest_flip is None
+        lost = not first and _order(newest) < _order(self._newest_flip or "")
+        if first or lost:
+            self._lost_after = newest
+            self._remember_at_ms = 0
+        if lost and self._kept is not None and turn.reading.blind is None:
+            self._index.restore({}, self._kept)
+        self._newest_flip = newest
+        self.newest_flip_ms = _order(newest)[0]
+        if self._lost_after is None or now_ms < self._remember_at_ms:
+            return
+        try:
+            open_flips = self._beyond.remember(self._connector, self._lost_after)
+        except ConnectError as error:
+            self._remember_at_ms = now_ms + _REMEMBER_EVERY_MS
+            log.warning("What %s had found before Redis lost its data cannot be read yet: %s", self._connector, error)
+            return
+        self._lost_after = None
+        if open_flips is None:
+            if not first and self.look.down:
+                self._index.say(_json(incidents.forgotten(self._connector, self.look.down, now_ms)), now_ms)
+            return
+        blind = next((flip for flip in open_flips if flip.to == BLIND), None)
+        down = {flip.source: flip.deadline_ms for flip in open_flips if flip.to == DOWN and flip.deadline_ms is not None}
+        if down or blind:
+            kept = None if blind is None else _json(Blindness("", blind.message, blind.at_ms, incident=blind.incident))
+            self._index.restore(down, kept)
+            log.warning("Redis had lost %d open incident(s) of %s: brought back from the topic", len(open_flips), self._connector)
+
+    # Verdicts
+
+    def _judge_silence(self, turn: _Turn) -> bool:
+        """Judge who is due and provable, the longest silent first. Return whether more is left than one tick takes on."""
+        slack_ms = round(turn.settings.slack_s * 1000)
+        if turn.proven_ms is None or turn.seen.asked_ms is None:
+            return False
+        now_ms = min(self._clock(), turn.reading.redis_ms)
+        until_ms = min(now_ms - turn.rules.shortest_grace_ms, turn.proven_ms - slack_ms, turn.seen.asked_ms - slack_ms)
+        for _ in range(_MOST_DUE // _AT_ONCE):
+            due = self._index.due(until_ms, self._first_due, _AT_ONCE)
+            waiting = self._judge_due(turn, due, now_ms)
+            self._first_due += waiting
+            if len(due) < _AT_ONCE:
+                self._first_due = 0
+                return False
+        return True
+
+    def _judge_due(self, turn: _Turn, due: Mapping[str, int], now_ms: int) -> int:
+        """Judge those past their grace. Return how many stay where they are."""
+        over = {source: at for source, at in due.items() if at + turn.rules.of(self._connector, source).grace_ms <= now_ms}
+        if not over:
+            return len(due)
+        infos = self._index.infos(list(over))
+        cases = []
+        for source, deadline_ms in over.items():
+            watched = self._watched(turn, source, deadline_ms, infos)
+            cases.append(Case(SILENCE, source, deadline_ms, deadline_ms, watched.policy.grace_ms, _json(incidents.silent(watched))))
+        outcomes = self._index.judge(self._terms(turn), cases)
+        return len(due) - len(over) + outcomes.count(UNPROVEN)
+
+    def _judge_fails(self, turn: _Turn) -> None:
+        fails = list(turn.reading.fails.items())
+        for first in range(0, len(fails), _AT_ONCE):
+            part = dict(fails[first : first + _AT_ONCE])
+            names = list(part)
+            deadlines, infos, statuses = self._index.deadlines(names), self._index.infos(names), self._index.statuses(names)
+            cases = []
+            for source, at_ms in part.items():
+                ttl_ms = _ttl_ms(infos, source, turn.reading)
+                watched = self._watched(turn, source, deadlines.get(source, at_ms + ttl_ms), infos)
+                flip = incidents.failed(watched, at_ms, _message(statuses.get(source)))
+                cases.append(Case(FAIL, source, at_ms, watched.deadline_ms, 0, _json(flip)))
+            self._index.judge(self._terms(turn), cases)
+
+    def _judge_expected(self, turn: _Turn, connectors: set[str], now_ms: int) -> None:
+        """Judge declared sources that have never beaten."""
+        if now_ms < self._expect_at_ms or not turn.seen.parts:
+            return
+        self._expect_at_ms = now_ms + _EXPECT_EVERY_MS
+        expected = self._index.expect(turn.rules.expected(self._connector, connectors), now_ms)
+        cases = []
+        for source in self._index.unseen(list(expected)):
+            watched = self._watched(turn, source, expected[source] + turn.reading.ttl_ms, {})
+            flip = incidents.never_seen(watched)
+            cases.append(Case(NEVER_SEEN, source, expected[source], watched.deadline_ms, watched.policy.grace_ms, _json(flip)))
+        for first in range(0, len(cases), _AT_ONCE):
+            self._index.judge(self._terms(turn), cases[first : first + _AT_ONCE])
+
+    def _close_returned(self, turn: _Turn) -> None:
+        """End the incidents of those that are down and were heard of again."""
+        for _ in range(_MOST_DOWN // _DOWN_AT_ONCE):
+            if self._first_down >= max(1, turn.reading.down):
+                self._first_down = 0
+                return
+            found = self._index.returned(self._first_down, self._first_down + _DOWN_AT_ONCE - 1)
+            self._first_down += _DOWN_AT_ONCE
+            for first in range(0, len(found), _AT_ONCE):
+                self._close(turn, found[first : first + _AT_ONCE])
+
+    def _close(self, turn: _Turn, returned: Sequence[Returned]) -> None:
+        infos = self._index.infos([one.source for one in returned])
+        closings = []
+        for one in returned:
+            watched = self._watched(turn, one.source, one.judged_ms, infos)
+            beat_ms = (one.deadline_ms or one.judged_ms) - watched.ttl_ms
+            recovered, bye = incidents.recovered(watched, beat_ms), incidents.said_goodbye(watched, one.gone_ms or beat_ms)
+            closings.append(Closing(one, _json(recovered), _json(bye)))
+        self._index.recover(self._terms(turn), closings)
+
+    def _watched(self, turn: _Turn, source: str, deadline_ms: int, infos: Mapping[str, Info]) -> Watched:
+        policy = turn.rules.of(self._connector, source)
+        return Watched(self._connector, source, deadline_ms, _ttl_ms(infos, source, turn.reading), policy)
+
+
+def _ttl_ms(infos: Mapping[str, Info], source: str, reading: Reading) -> int:
+    return infos[source].ttl_ms if source in infos else reading.ttl_ms
+
+
+def _json(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _blindness(kept: bytes) -> Blindness:
+    try:
+        return msgspec.json.decode(kept, type=Blindness)
+    except msgspec.MsgspecError:
+        return Blindness("", "", 0)
+
+
+def _message(status: bytes | None) -> str:
+    try:
+        return str(msgspec.json.decode(status or b"{}", type=dict[str, str | int]).get("message", ""))
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _order(stream_id: str) -> tuple[int, int]:
+    """Return a stream id so that it can be compared."""
+    milliseconds, _, number = stream_id.partition("-")
+    return (int(milliseconds), int(number or 0)) if milliseconds else (0, 0)
