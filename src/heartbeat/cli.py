@@ -167,6 +167,53 @@ def doctor(  # one parameter per option is click's way
     _end(code)
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="MONITOR.TOML")
+@click.option("--check", is_flag=True, help="Say what the settings come to, or what is wrong with them, and end.")
+def monitor(file: Path, check: bool) -> None:
+    """Watch all connectors that have an index in Redis, and tell who has stopped: DOWN only with proof, told once."""
+    if check:
+        from heartbeat.monitor import settings
+
+        click.echo("\n".join(settings.check(file, os.environ)))
+        return
+    from heartbeat.monitor import app
+
+    app.run(file, os.environ)
+
+
+@cli.command()
+@click.option("--url", help="The monitor's address.  [default: the running demo's, else http://127.0.0.1:8080]")
+@click.option("--all", "everything", is_flag=True, help="Show every source, not only the worst 50.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything for a program.")
+def status(url: str | None, everything: bool, as_json: bool) -> NoReturn:
+    """Show who is up and who is down. Ends with 0 if all are up, with 1 if some are down, with 2 if that is not known."""
+    from heartbeat.embedded import state
+    from heartbeat.monitor import status as look
+
+    running = state.read()
+    text, code = look.run(url or (running.monitor if running else "http://127.0.0.1:8080"), as_json=as_json, everything=everything)
+    click.echo(text, nl=False)
+    _end(code)
+
+
+@cli.group()
+def alert() -> None:
+    """Work with the channels by which people are told."""
+
+
+@alert.command("test")
+@click.argument("channel")
+@click.option("--settings", "file", default="monitor.toml", show_default=True, type=click.Path(path_type=Path))
+def alert_test(channel: str, file: Path) -> int:
+    """Send one message, marked as a test, to CHANNEL, and say what came of it."""
+    from heartbeat.monitor import app
+
+    text, code = app.test_channel(file, channel, os.environ)
+    click.echo(text)
+    return code
+
+
 # Options of the command sent, such as the -1 of LRANGE, are not ours: everything after the first word is passed on.
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": ["--help"]})
 @click.option("-h", "host", help="[default: the running demo's, else 127.0.0.1]")

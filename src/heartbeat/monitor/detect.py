@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import msgspec
@@ -13,7 +13,7 @@ from heartbeat import logs
 from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.verdicts import Verdicts
-from heartbeat.errors import ConnectError
+from heartbeat.errors import ConnectError, RetriableError
 from heartbeat.monitor.flips import Flip, incident_of, pipeline_of
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Settings
@@ -94,8 +94,17 @@ class Detector:
             if watch is None:
                 watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock, now_ms)
                 log.info("Watching connector %s", name)
-            looks[name] = watch.turn(self._live.settings.monitor, self._live.rules, names, lost=not knew_us and name not in names)
+            looks[name] = self._turn(watch, names, lost=not knew_us and name not in names)
         return looks
+
+    def _turn(self, watch: Watch, names: set[str], *, lost: bool) -> Look:
+        try:
+            return watch.turn(self._live.settings.monitor, self._live.rules, names, lost=lost)
+        except RetriableError:
+            raise
+        except ConnectError as error:  # an index that somebody has broken: the others' sources are watched all the same
+            self._warn(self._clock(), str(error))
+            return replace(watch.look, error=str(error))
 
     def _without_redis(self, now_ms: int, error: str) -> list[Flip]:
         since_ms = self.state.redis_ok_ms

@@ -84,8 +84,8 @@ def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
 def forgotten(connector: str, many: int, now_ms: int) -> Flip:
     """Return what is stored when Redis has lost its data, and no topic remembers who was down."""
     text = (
-        f"Redis has lost its data. {many} source(s) that were DOWN are forgotten, unless they beat within the connector's horizon: they will "
-        "not be told as up again. A [kafka] section in the monitor's settings would have kept them"
+        f"Redis has lost its data. {many} source(s) that were DOWN are forgotten, unless they beat within the connector's horizon: nobody "
+        "will tell that they are up again. A [kafka] section in the monitor's settings would have kept them"
     )
     return _of_pipeline(connector, Blindness("redis", text, now_ms), flips.SIGHTED, now_ms, text)
 

@@ -59,7 +59,8 @@ class Look:
     """What the last tick saw of a connector.
 
     ``due`` are the sources past their deadline, ``unknown`` those past the longest grace too and not proven to be down, ``late`` the
-    others. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``busy`` tells that more is due than one tick takes on.
+    others. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``busy`` tells that more is due than one tick takes on,
+    ``error`` why the index could not be looked at.
     """
 
     redis_ms: int = 0
@@ -75,6 +76,7 @@ class Look:
     paused: str = ""
     canaries: bool = False
     busy: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
