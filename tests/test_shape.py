@@ -34,6 +34,8 @@ ALLOWED = {
         "connect/log_reader.py",
         "connect/cluster.py",
         "embedded/broker.py",
+        "monitor/kafka.py",
+        "monitor/cluster.py",
     },
     "httptools": set[str](),
     "hiredis": set[str](),

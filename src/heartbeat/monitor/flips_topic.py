@@ -1,0 +1,163 @@
+"""The topic of flips: what others subscribe to, and the memory from which open incidents return when Redis has lost everything."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from heartbeat.errors import RetriableError
+from heartbeat.monitor import kafka
+from heartbeat.monitor.cluster import Cluster
+from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.kafka import Fault, Record
+
+log = logging.getLogger(__name__)
+
+ID_HEADER: Final = "id"
+_TIMEOUT_S: Final = 5.0
+"""For a record, so for a batch: less than a lease lasts, or two monitors could write at a time."""
+_WAIT_S: Final = 0.1
+
+_OWN: Final = {
+    "enable.idempotence": "true",
+    "message.timeout.ms": str(int(_TIMEOUT_S * 1000)),
+    "partitioner": "murmur2_random",  # Java's: a tombstone from elsewhere goes where the record is
+}
+
+
+class Settings(kafka.Settings, Protocol):
+    """What of the monitor's ``[kafka]`` table is needed here."""
+
+    @property
+    def flips_topic(self) -> str:
+        """Return the topic's name."""
+
+
+class Recorded(NamedTuple):
+    """A flip, and its id in the stream of its connector."""
+
+    flip: Flip
+    id: str
+
+
+class FlipsTopic:
+    """One topic, compacted: the newest flip of every source. For one thread. ``clock`` counts seconds and never goes back."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = settings.flips_topic
+        self._settings = settings
+        self._cluster = cluster
+        self._clock = clock
+        self._ensured = False
+        self._sender: kafka.Sender | None = None
+
+    def ensure(self) -> None:
+        """Make the topic if it is not there. It is asked about once, and again when it has gone.
+
+        Raises:
+            RetriableError: the cluster does not answer.
+            ConnectError: it refuses.
+        """
+        if not self._ensured:
+            self._cluster.ensure_compacted(self.name)
+            self._ensured = True
+
+    def write(self, flips: Sequence[Recorded]) -> None:
+        """Write flips in this order, and return when all of them are committed; after an error, write the same ones again.
+
+        Raises:
+            RetriableError: not all were acknowledged.
+            ConnectError: the cluster refuses.
+        """
+        self._send([self._record(key_of(flip), _encoded(flip), stream_id) for flip, stream_id in flips])
+
+    def tombstones(self, sources: Collection[tuple[str, str]]) -> None:
+        """Take (connector, source) out of the topic and of its memory; raises as ``write`` does."""
+        self._send([Record(self.name, _key(connector, source), None) for connector, source in sources])
+
+    def remember(self, timeout_s: float) -> Mapping[str, Mapping[str, Recorded]]:
+        """Return what opened the incidents that are open as the topic has it, by connector and source; nothing if there is no topic.
+
+        It takes as much memory as there are open incidents, however many records there are.
+
+        Raises:
+            RetriableError: the topic could not be read to its end in time.
+            ConnectError: the cluster refuses.
+        """
+        memory: dict[bytes, Recorded] = {}
+        unread = 0
+        for record in kafka.read_to_end(self._settings, self.name, timeout_s):
+            key = record.key or b""
+            flip = None if record.value is None else _decoded(key, record.value)
+            unread += flip is None and record.value is not None
+            if flip is not None and flip.opens:
+                memory[key] = Recorded(flip, dict(record.headers).get(ID_HEADER, b"").decode("ascii", "replace"))
+            elif flip is not None or record.value is None:
+                memory.pop(key, None)
+        if unread:
+            log.warning("%d records of topic %s are no flips: they are passed over", unread, self.name)
+        found: dict[str, dict[str, Recorded]] = {}
+        for recorded in memory.values():
+            found.setdefault(recorded.flip.connector, {})[recorded.flip.source] = recorded
+        return found
+
+    def _record(self, key: bytes, value: bytes, stream_id: str) -> Record:
+        return Record(self.name, key, value, ((ID_HEADER, stream_id.encode()),))
+
+    def _send(self, records: Sequence[Record]) -> None:
+        if self._sender is None:
+            self._sender = kafka.Sender(self._settings, _OWN)
+        sender, deadline_s = self._sender, self._clock() + _TIMEOUT_S + 1
+        settled: list[Fault | None] = []
+        for record in records:
+            while not sender.send(record, settled.append) and self._clock() < deadline_s:
+                sender.poll(_WAIT_S)  # no room: what waits must settle first
+        while len(settled) < len(records) and not any(settled) and self._clock() < deadline_s:
+            sender.poll(_WAIT_S)
+        if len(settled) < len(records) or any(settled):
+            self._give_up(sender, next(filter(None, settled), None))
+
+    def _give_up(self, sender: kafka.Sender, fault: Fault | None) -> None:
+        # What is under way would otherwise arrive later, behind what somebody else has written meanwhile.
+        sender.drop()
+        if fault is None:
+            raise RetriableError(f"Topic {self.name} did not acknowledge all flips in {_TIMEOUT_S:.0f} s")
+        if fault.fatal:
+            self._sender = None
+        if fault.missing:
+            self._ensured = False
+        raise fault.error(f"Topic {self.name} did not take all flips")
+
+
+def key_of(flip: Flip) -> bytes:
+    """Return the key of a flip's record: connector, slash, source, in the bytes that Redis has."""
+    return _key(flip.connector, flip.source)
+
+
+def _key(connector: str, source: str) -> bytes:
+    return f"{connector}/{source}".encode("utf-8", "surrogateescape")
+
+
+def _encoded(flip: Flip) -> bytes:
+    try:
+        return msgspec.json.encode(flip)
+    except UnicodeEncodeError:
+        # A name that is no UTF-8: replaced in the JSON, which must be; the key has its bytes.
+        return json.dumps(msgspec.to_builtins(flip), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _decoded(key: bytes, value: bytes) -> Flip | None:
+    """Return a record's flip, its source as the key has it; None if it is none."""
+    try:
+        flip = msgspec.json.decode(value, type=Flip)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    prefix = _key(flip.connector, "")
+    if not key.startswith(prefix):
+        return None
+    return msgspec.structs.replace(flip, source=key[len(prefix) :].decode("utf-8", "surrogateescape"))
