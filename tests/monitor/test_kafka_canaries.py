@@ -167,5 +167,5 @@ def test_where_canaries_are_not_wanted_none_is_sent_and_none_demanded(broker: Em
 
 
 def test_a_property_that_the_client_does_not_know_is_named() -> None:
-    with pytest.raises(ConnectError, match="securty.protocol"):
+    with pytest.raises(ConnectError, match="securty"):
         Canaries(Settings("127.0.0.1:1", properties={"securty.protocol": "ssl"}), SetClock())

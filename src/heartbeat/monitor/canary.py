@@ -57,6 +57,12 @@ class Flown:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    text: str
+    retry_s: float
+
+
 def required_of(partitions: Mapping[str, Collection[Partition]], refused: Collection[str]) -> frozenset[str]:
     """Return the connectors of which canaries can be demanded: no topic of theirs refuses them."""
     return frozenset(connector for connector, known in partitions.items() if not any(topic in refused for topic, _ in known))
@@ -80,8 +86,7 @@ class Canaries:
         self._waiting: set[Partition] = set()
         self._acknowledged_ms: dict[Partition, int] = {}
         self._errors: dict[Partition, str] = {}
-        self._refused: dict[str, str] = {}
-        self._retry_s: dict[str, float] = {}
+        self._refused: dict[str, _Refusal] = {}
         self._dropped = 0
 
     def required(self, connector: str) -> bool:
@@ -105,24 +110,25 @@ class Canaries:
         self.state = Flown(
             dict(self._acknowledged_ms),
             dict(self._errors),
-            dict(self._refused),
+            {topic: refusal.text for topic, refusal in self._refused.items()},
             required_of(partitions, self._refused),
             self._dropped,
         )
 
     def _due(self, partition: Partition, now_s: float) -> bool:
-        return now_s >= max(self._next_s.get(partition, now_s), self._retry_s.get(partition[0], now_s))
+        refusal = self._refused.get(partition[0])
+        return now_s >= self._next_s.get(partition, now_s) and (refusal is None or now_s >= refusal.retry_s)
 
     def _send(self, sender: kafka.Sender, partition: Partition, now_ms: int, now_s: float) -> None:
         topic, number = partition
         self._next_s[partition] = now_s + self._every_s
         self._waiting.add(partition)
         record = Record(topic, None, None, ((HEADER, b"%d" % now_ms),), number)
-        if not sender.send(record, lambda fault: self._settle(partition, now_ms, fault)):
+        if not sender.send(record, lambda fault: self._settle(partition, now_ms, now_s, fault)):
             self._waiting.discard(partition)
             self._dropped += 1
 
-    def _settle(self, partition: Partition, sent_ms: int, fault: Fault | None) -> None:
+    def _settle(self, partition: Partition, sent_ms: int, sent_s: float, fault: Fault | None) -> None:
         self._waiting.discard(partition)
         if partition not in self._next_s:
             return  # nobody asks for it any more
@@ -130,13 +136,13 @@ class Canaries:
         if fault is None:
             self._acknowledged_ms[partition] = sent_ms
             self._errors.pop(partition, None)
-            if self._refused.pop(topic, None) is not None:
-                del self._retry_s[topic]
+            # One that was under way when another partition refused says nothing against that.
+            if topic in self._refused and sent_s >= self._refused[topic].retry_s:
+                del self._refused[topic]
                 log.info("Topic %s takes canaries now", topic)
             return
         self._errors[partition] = fault.text
         if fault.permanent:
-            self._retry_s[topic] = self._clock() + _RETRY_REFUSED_S
             if topic not in self._refused:
                 log.warning(
                     "Topic %s takes no canaries: %s. Silence in it is proven without them, and they are tried again every %.0f minutes",
@@ -144,7 +150,7 @@ class Canaries:
                     fault.text,
                     _RETRY_REFUSED_S / 60,
                 )
-            self._refused[topic] = fault.text
+            self._refused[topic] = _Refusal(fault.text, self._clock() + _RETRY_REFUSED_S)
 
     def _forget_all_but(self, wanted: Collection[Partition]) -> None:
         known: tuple[dict[Partition, float], dict[Partition, int], dict[Partition, str]]
@@ -154,4 +160,4 @@ class Canaries:
                 kept.pop(partition, None)
         topics = {topic for topic, _ in wanted}
         for topic in self._refused.keys() - topics:
-            del self._refused[topic], self._retry_s[topic]
+            del self._refused[topic]

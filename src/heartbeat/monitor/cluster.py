@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _ASK_EVERY_S: Final = 1.0
 _ANSWER_TIMEOUT_S: Final = 2.0
-_ADMIN_TIMEOUT_S: Final = 5.0
+_ADMIN_TIMEOUT_S: Final = 3.0
 _MOST_REPLICAS: Final = 3
 
 

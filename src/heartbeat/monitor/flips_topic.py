@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,14 +12,14 @@ import msgspec
 from heartbeat.errors import RetriableError
 from heartbeat.monitor import kafka
 from heartbeat.monitor.cluster import Cluster
-from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.flips import Flip, printable
 from heartbeat.monitor.kafka import Fault, Record
 
 log = logging.getLogger(__name__)
 
 ID_HEADER: Final = "id"
-_TIMEOUT_S: Final = 5.0
-"""For a record, so for a batch: less than a lease lasts, or two monitors could write at a time."""
+_TIMEOUT_S: Final = 4.0
+"""For a batch: less than a lease lasts, or two monitors could write at a time."""
 _WAIT_S: Final = 0.1
 
 _OWN: Final = {
@@ -46,7 +45,10 @@ class Recorded(NamedTuple):
 
 
 class FlipsTopic:
-    """One topic, compacted: the newest flip of every source. For one thread. ``clock`` counts seconds and never goes back."""
+    """One topic, compacted: the newest flip of every source. Each thread has its own of these.
+
+    ``clock`` counts seconds and never goes back.
+    """
 
     def __init__(self, settings: Settings, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = settings.flips_topic
@@ -74,11 +76,18 @@ class FlipsTopic:
             RetriableError: not all were acknowledged.
             ConnectError: the cluster refuses.
         """
-        self._send([self._record(key_of(flip), _encoded(flip), stream_id) for flip, stream_id in flips])
+        self._send([self._record(flip, stream_id) for flip, stream_id in flips])
 
     def tombstones(self, sources: Collection[tuple[str, str]]) -> None:
         """Take (connector, source) out of the topic and of its memory; raises as ``write`` does."""
         self._send([Record(self.name, _key(connector, source), None) for connector, source in sources])
+
+    def forget(self, connector: str, timeout_s: float) -> None:
+        """Take what is open of a connector out of the memory: one that is made under its name later has other sources.
+
+        Raises as ``remember`` and ``write`` do.
+        """
+        self.tombstones([(connector, source) for source in self.remember(timeout_s).get(connector, {})])
 
     def remember(self, timeout_s: float) -> Mapping[str, Mapping[str, Recorded]]:
         """Return what opened the incidents that are open as the topic has it, by connector and source; nothing if there is no topic.
@@ -93,11 +102,12 @@ class FlipsTopic:
         unread = 0
         for record in kafka.read_to_end(self._settings, self.name, timeout_s):
             key = record.key or b""
-            flip = None if record.value is None else _decoded(key, record.value)
-            unread += flip is None and record.value is not None
-            if flip is not None and flip.opens:
+            flip = None if record.value is None else _decoded(record)
+            if flip is None and record.value is not None:
+                unread += 1
+            elif flip is not None and flip.opens:
                 memory[key] = Recorded(flip, dict(record.headers).get(ID_HEADER, b"").decode("ascii", "replace"))
-            elif flip is not None or record.value is None:
+            else:
                 memory.pop(key, None)
         if unread:
             log.warning("%d records of topic %s are no flips: they are passed over", unread, self.name)
@@ -106,13 +116,14 @@ class FlipsTopic:
             found.setdefault(recorded.flip.connector, {})[recorded.flip.source] = recorded
         return found
 
-    def _record(self, key: bytes, value: bytes, stream_id: str) -> Record:
-        return Record(self.name, key, value, ((ID_HEADER, stream_id.encode()),))
+    def _record(self, flip: Flip, stream_id: str) -> Record:
+        headers = ((ID_HEADER, stream_id.encode()),)
+        return Record(self.name, _key(flip.connector, flip.source), msgspec.json.encode(flip), headers)
 
     def _send(self, records: Sequence[Record]) -> None:
         if self._sender is None:
             self._sender = kafka.Sender(self._settings, _OWN)
-        sender, deadline_s = self._sender, self._clock() + _TIMEOUT_S + 1
+        sender, deadline_s = self._sender, self._clock() + _TIMEOUT_S
         settled: list[Fault | None] = []
         for record in records:
             while not sender.send(record, settled.append) and self._clock() < deadline_s:
@@ -134,30 +145,14 @@ class FlipsTopic:
         raise fault.error(f"Topic {self.name} did not take all flips")
 
 
-def key_of(flip: Flip) -> bytes:
-    """Return the key of a flip's record: connector, slash, source, in the bytes that Redis has."""
-    return _key(flip.connector, flip.source)
-
-
 def _key(connector: str, source: str) -> bytes:
-    return f"{connector}/{source}".encode("utf-8", "surrogateescape")
+    return printable(f"{connector}/{source}").encode()
 
 
-def _encoded(flip: Flip) -> bytes:
+def _decoded(record: Record) -> Flip | None:
+    """Return a record's flip; None if it is none, or not under its own key."""
     try:
-        return msgspec.json.encode(flip)
-    except UnicodeEncodeError:
-        # A name that is no UTF-8: replaced in the JSON, which must be; the key has its bytes.
-        return json.dumps(msgspec.to_builtins(flip), ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _decoded(key: bytes, value: bytes) -> Flip | None:
-    """Return a record's flip, its source as the key has it; None if it is none."""
-    try:
-        flip = msgspec.json.decode(value, type=Flip)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        flip = msgspec.json.decode(record.value or b"", type=Flip)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    prefix = _key(flip.connector, "")
-    if not key.startswith(prefix):
-        return None
-    return msgspec.structs.replace(flip, source=key[len(prefix) :].decode("utf-8", "surrogateescape"))
+    return flip if record.key == _key(flip.connector, flip.source) else None
