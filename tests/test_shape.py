@@ -38,6 +38,7 @@ ALLOWED = {
         "monitor/cluster.py",
     },
     "httptools": set[str](),
+    "httpx2": {"monitor/channels/post.py"},
     "hiredis": set[str](),
     "javaproperties": {"connect/worker_config.py", "connect/connector_files.py", "backtest.py"},
     "prometheus_client": {"connect/metrics.py", "monitor/metrics.py"},

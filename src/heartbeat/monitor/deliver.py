@@ -1,0 +1,296 @@
+"""Deliverers: one thread per channel that brings it every flip it is to be told, at least once, in order, as incidents are by then.
+
+A turn, in the order that makes it safe:
+
+1. take or renew the lease; without it, nothing;
+2. read what is behind the cursor, anew at each attempt, so that what waits is collapsed further;
+3. when the oldest is ``group_wait_s`` old: collapse, leave out what others are told, make messages;
+4. renew the lease, send, note the attempt;
+5. move the cursor, by fence and by where it was. A crash before this sends again, under the same keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import msgspec
+
+from heartbeat.beats.outbox import Entry, Outbox
+from heartbeat.errors import ConnectError
+from heartbeat.logs import Every
+from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
+from heartbeat.monitor.channels import Channel
+from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of
+from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss, visible
+
+MOST_READ: Final = 10_000
+_MOST_REMEMBERED: Final = 20_000
+_MOST_TOLD: Final = 1_000
+_PAUSE_S: Final = 0.5
+_STOP_S: Final = 5.0
+_LEAST_BACKOFF_S: Final = 1.0
+_MOST_BACKOFF_S: Final = 60.0
+_MOST_RETRY_AFTER_S: Final = 300.0
+_AWAY_LINE_EVERY_S: Final = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Policy(Protocol):
+    """What the rules say of one source."""
+
+    @property
+    def grace_ms(self) -> int: ...
+    @property
+    def severity(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+
+
+class Rules(Protocol):
+    """Who is told of what."""
+
+    def of(self, connector: str, source: str, /) -> Policy: ...
+    def pipeline_channels(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When things are done; clocks and chance are arguments."""
+
+    group_wait_s: float = 2.0
+    monotonic_s: Callable[[], float] = time.monotonic
+    wall_s: Callable[[], float] = time.time
+    chance: Callable[[], float] = random.random
+
+
+@dataclass(frozen=True, slots=True)
+class DelivererState:
+    """A deliverer as it is. ``pending`` counts flips that wait, up to ``MOST_READ``; ``failures`` attempts since the last success.
+
+    ``lost`` counts flips that this channel will not get: refused for good, or cut before it could be reached.
+    """
+
+    channel: str
+    leader: bool = False
+    pending: int = 0
+    oldest_pending_ms: int | None = None
+    last_success_ms: int | None = None
+    failures: int = 0
+    last_error: str = ""
+    lost: int = 0
+
+
+class Deliverer:
+    """Delivers to one channel. ``turn`` and ``run`` belong to one thread; ``tell``, ``state`` and ``stop`` to anybody."""
+
+    def __init__(self, name: str, channel: Channel, outbox: Outbox, rules: Callable[[], Rules], pace: Pace | None = None) -> None:
+        self._name = name
+        self._channel = channel
+        self._outbox = outbox
+        self._rules = rules
+        self._pace = pace or Pace()
+        self.state = DelivererState(name)
+        self._sent: OrderedDict[str, str] = OrderedDict()
+        self._told: tuple[Flip, ...] = ()
+        self._telling = threading.Lock()
+        self._away = Every(_AWAY_LINE_EVERY_S)
+        self._retry_at_s = float("-inf")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name=f"channel {name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for it a few seconds at most: one that hangs in a sending goes with the process."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_S)
+
+    def tell(self, flips: Sequence[Flip]) -> None:
+        """Send these without the outbox, because Redis is away. Only the monitor that had the lease does; the others ignore it."""
+        if self.state.leader:
+            with self._telling:
+                self._told = (*self._told, *self._ours(flips))[:_MOST_TOLD]
+
+    def run(self) -> None:
+        """Take turns until stopped; then give the lease back."""
+        while not self._stopping.is_set():
+            try:
+                pause_s = self.turn()
+            except Exception:  # the turn of a loop: a fault of ours must not end what tells people of faults
+                log.exception("The turn of channel %s failed", visible(self._name))
+                pause_s = _MOST_BACKOFF_S / 10
+            self._stopping.wait(pause_s)
+        with contextlib.suppress(ConnectError):
+            self._outbox.release()
+        self._outbox.close()
+        self._channel.close()
+
+    def turn(self) -> float:
+        """Do what there is to do, and return in how many seconds to look again."""
+        now_s = self._pace.monotonic_s()
+        reachable = self._lease()
+        if not self.state.leader:
+            self._forget_told(_MOST_TOLD)  # whoever has the lease finds them in the outbox
+            return _PAUSE_S
+        if now_s < self._retry_at_s:
+            return min(_PAUSE_S, self._retry_at_s - now_s)
+        try:
+            entries = self._outbox.read(MOST_READ) if reachable else []
+            told, flips = self._told, self._ours(filter(None, map(flip_of, entries)))
+            messages = compose(self._name, [*told, *flips], self._sent)
+            self._pend(messages, entries)
+            wait_s = 0.0 if told else self._wait_s(entries, messages)
+            if wait_s:
+                return wait_s
+            if not (reachable and self._losses_fail()) and all(map(self._send, messages)):
+                self._forget_told(len(told))
+                if entries and not self._outbox.advance(entries):
+                    log.warning("Channel %s was taken over, or put elsewhere: it goes on from where it is now", visible(self._name))
+                self._pend((), ())
+                return 0.0 if len(entries) == MOST_READ else _PAUSE_S
+        except ConnectError as error:
+            self._redis_away(error, now_s)
+        return _PAUSE_S
+
+    def _lease(self) -> bool:
+        """Take or renew the lease; False if Redis is away, and all stays as it was."""
+        try:
+            leader = self._outbox.lease().fence > 0
+        except ConnectError as error:
+            self._redis_away(error, self._pace.monotonic_s())
+            return False
+        if leader != self.state.leader:
+            log.info("Channel %s is %s", visible(self._name), "ours to deliver to" if leader else "another monitor's")
+            self.state = replace(self.state, leader=leader)
+            self._pend((), ())
+        return True
+
+    def _redis_away(self, error: ConnectError, now_s: float) -> None:
+        if self._away.due(now_s):
+            log.warning("Channel %s waits: %s", visible(self._name), error)
+
+    def _forget_told(self, count: int) -> None:
+        with self._telling:
+            self._told = self._told[count:]
+
+    def _ours(self, flips: Iterable[Flip]) -> list[Flip]:
+        rules = self._rules()
+        pipeline = self._name in rules.pipeline_channels()
+        return [
+            flip for flip in flips if (pipeline if flip.about_pipeline else self._name in rules.of(flip.connector, flip.source).channels)
+        ]
+
+    def _pend(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None:
+        pending = sum(len(message.flips) for message in messages)
+        oldest_ms = min((entry.written_ms for entry in entries), default=None) if pending else None
+        self.state = replace(self.state, pending=pending, oldest_pending_ms=oldest_ms)
+
+    def _wait_s(self, entries: Sequence[Entry], messages: Sequence[Message]) -> float:
+        """Return how long to wait for more of the same. An entry from the future waits for nobody: its clock was set back."""
+        if not entries or not messages:
+            return 0.0
+        age_s = (self._outbox.held.now_ms - min(entry.written_ms for entry in entries)) / 1000
+        return self._pace.group_wait_s - age_s if 0 <= age_s < self._pace.group_wait_s else 0.0
+
+    def _send(self, message: Message) -> bool:
+        """Send a message. True if that is done with: taken, or refused for good."""
+        if self._stopping.is_set() or (self._lease() and not self.state.leader):
+            return False
+        at_ms = int(1000 * self._pace.wall_s())
+        tried = attempt(self._channel, message, self.state.failures + 1, at_ms, self._pace.monotonic_s)
+        self._note(tried.delivery)
+        if tried.delivery.status == FAILED:
+            wish_s = tried.retry_after_s
+            pause_s = backoff_s(self.state.failures, self._pace.chance()) if wish_s is None else min(wish_s, _MOST_RETRY_AFTER_S)
+            self._retry_at_s = self._pace.monotonic_s() + max(pause_s, _LEAST_BACKOFF_S)
+            return False
+        for flip in message.flips:
+            self._sent[flip.incident] = flip.key
+            self._sent.move_to_end(flip.incident)
+        while len(self._sent) > _MOST_REMEMBERED:
+            self._sent.popitem(last=False)
+        return True
+
+    def _note(self, delivery: Delivery) -> None:
+        """Note an attempt: in our state, in the log, and in Redis if it is there."""
+        if delivery.status == FAILED:
+            self.state = replace(self.state, failures=self.state.failures + 1, last_error=delivery.error)
+        elif delivery.status == LOST:
+            self.state = replace(self.state, failures=0, last_error=delivery.error, lost=self.state.lost + max(1, delivery.flips))
+        else:
+            self.state = replace(self.state, failures=0, last_error="", last_success_ms=delivery.at_ms)
+        level = {DELIVERED: logging.INFO, FAILED: logging.WARNING}.get(delivery.status, logging.ERROR)
+        log.log(level, "Channel %s, %d changes, %s (%s)", visible(self._name), delivery.flips, delivery.line(), visible(delivery.key))
+        try:
+            self._outbox.log(msgspec.json.encode(delivery))
+        except ConnectError as error:
+            self._redis_away(error, self._pace.monotonic_s())
+
+    def _losses_fail(self) -> bool:
+        """Tell of what was cut before this channel got it; True if that could not be told."""
+        for connector, count in self._outbox.losses.items():
+            if not self._send(self._loss(connector, count)):
+                return True
+            self.state = replace(self.state, lost=self.state.lost + count)
+            self._outbox.loss_told(connector)
+        return False
+
+    def _loss(self, connector: str, count: int) -> Message:
+        """Return the message that brings the channel up to date: what it has missed cannot be said, who is down now can."""
+        down, judged = self._outbox.down(connector, MOST_FLIPS)
+        flips = tuple(self._ours(self._as_down(connector, source, deadline_ms) for source, deadline_ms in judged))
+        key = hashlib.blake2b(f"{connector}\0{count}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        shown = down if down > len(judged) else len(flips)
+        return Message(key, self._name, text_of_loss(connector, count, shown, [flip.source for flip in flips]), flips)
+
+    def _as_down(self, connector: str, source: str, judged_ms: int) -> Flip:
+        """Return the flip that put a source down, as far as it is still known. Its key is the one that it had."""
+        policy, incident = self._rules().of(connector, source), incident_of(connector, source, judged_ms)
+        where, told = (key_of(incident, DOWN), incident, source, connector), (policy.severity, policy.tags)
+        at_ms = judged_ms + policy.grace_ms
+        return Flip(*where, UP, DOWN, SILENCE, at_ms, deadline_ms=judged_ms, severity=told[0], tags=told[1])
+
+
+def backoff_s(failures: int, chance: float) -> float:
+    """Return how long to wait after so many failures: exponential, with full jitter between the least and what it has come to."""
+    most_s = min(_MOST_BACKOFF_S, _LEAST_BACKOFF_S * 2.0 ** min(failures, 30))
+    return _LEAST_BACKOFF_S + chance * (most_s - _LEAST_BACKOFF_S)
+
+
+def flip_of(entry: Entry) -> Flip | None:
+    """Return the flip that an entry of the outbox holds, with what the judging script knew; None, and a line in the log, if it is none."""
+    try:
+        flip = _decoded(entry.flip)
+    except (ValueError, RecursionError) as error:
+        log.warning(
+            "Entry %s of the flips of %s is no flip, and is passed over: %s", entry.id, visible(entry.connector), visible(str(error))
+        )
+        return None
+    return msgspec.structs.replace(
+        flip,
+        proven_until_ms=flip.proven_until_ms if entry.proven_until_ms is None else entry.proven_until_ms,
+        detected_ms=flip.detected_ms if entry.detected_ms is None else entry.detected_ms,
+    )
+
+
+def _decoded(text: bytes) -> Flip:
+    try:
+        return msgspec.json.decode(text, type=Flip)
+    except ValueError:  # names may be bytes that are no UTF-8, which msgspec refuses in any form
+        return msgspec.convert(json.loads(text.decode("utf-8", "surrogateescape")), Flip)
