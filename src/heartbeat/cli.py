@@ -173,9 +173,10 @@ def doctor(  # one parameter per option is click's way
 def monitor(file: Path, check: bool) -> None:
     """Watch all connectors that have an index in Redis, and tell who has stopped: DOWN only with proof, told once."""
     if check:
-        from heartbeat.monitor import settings
+        from heartbeat.monitor import rules
 
-        click.echo("\n".join(settings.check(file, os.environ)))
+        warnings, settings = rules.check(file, os.environ)
+        click.echo("\n".join([*warnings, *rules.understood(settings)]))
         return
     from heartbeat.monitor import app
 

@@ -85,7 +85,7 @@ def set_up(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(ConnectFormatter())
     logging.basicConfig(level=_LEVELS.get(level.strip().upper(), logging.INFO), handlers=[handler], force=True)
-    for chatty in ("uvicorn", "uvicorn.access", "uvicorn.error", "asyncio"):
+    for chatty in ("uvicorn", "uvicorn.access", "uvicorn.error", "asyncio", "httpx2", "httpcore2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     client = logging.getLogger(KAFKA_CLIENT)
     client.filters = [OncePer(_CLIENT_LINE_EVERY_S)]

@@ -29,7 +29,7 @@ class Live(Protocol):
     """The settings as they are now."""
 
     @property
-    def settings(self) -> Settings: ...
+    def live(self) -> Settings: ...
     @property
     def rules(self) -> Rules: ...
 
@@ -99,7 +99,7 @@ class Detector:
 
     def _turn(self, watch: Watch, names: set[str], *, lost: bool) -> Look:
         try:
-            return watch.turn(self._live.settings.monitor, self._live.rules, names, lost=lost)
+            return watch.turn(self._live.live.monitor, self._live.rules, names, lost=lost)
         except RetriableError:
             raise
         except ConnectError as error:  # an index that somebody has broken: the others' sources are watched all the same
@@ -108,7 +108,7 @@ class Detector:
 
     def _without_redis(self, now_ms: int, error: str) -> list[Flip]:
         since_ms = self.state.redis_ok_ms
-        if not since_ms or now_ms - since_ms <= self._live.settings.monitor.blind_after_s * 1000:
+        if not since_ms or now_ms - since_ms <= self._live.live.monitor.blind_after_s * 1000:
             return []
         found = []
         for name, watch in self._watches.items():

@@ -199,6 +199,7 @@ class Watched:
     def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
         self._path = path
         self._environment = environment
+        self.errors: tuple[str, ...] = ()
         self._asked = False
         self._reading = Reading(path, environment)
         self._settings = self._reading.checked()
@@ -222,10 +223,12 @@ class Watched:
         try:
             self._settings = self._reading.checked()
         except InvalidConfig as invalid:
+            self.errors = tuple(invalid.errors)
             for error in invalid.errors:
                 log.error("%s", error)
             log.error("%s is not applied: the settings stay as they were", self._path)
             return False
+        self.errors = ()
         if self._settings == before:
             log.info("%s was read: nothing has changed", self._path)
             return False

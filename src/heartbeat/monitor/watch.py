@@ -20,6 +20,7 @@ from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip
 from heartbeat.monitor.incidents import Watched
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
+from heartbeat.monitor.stream_ids import order
 from heartbeat.monitor.vision import Blindness, Moment, Part, Vision
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class Look:
     """What the last tick saw of a connector.
 
     ``due`` are the sources past their deadline, ``unknown`` those past the longest grace too and not proven to be down, ``late`` the
-    others. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``busy`` tells that more is due than one tick takes on,
-    ``error`` why the index could not be looked at.
+    others. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``ahead_ms`` is how far Redis's clock
+    is ahead of ours, ``busy`` tells that more is due than one tick takes on, ``error`` why the index could not be looked at.
     """
 
     redis_ms: int = 0
@@ -74,7 +75,8 @@ class Look:
     proven_until_ms: int | None = None
     blind: Blindness | None = None
     paused: str = ""
-    canaries: bool = False
+    takes_canaries: bool = False
+    ahead_ms: int = 0
     busy: bool = False
     error: str = ""
 
@@ -122,6 +124,7 @@ class Watch:
         """
         now_ms = self._clock()
         reading = self._index.look(now_ms, rules.longest_grace_ms)
+        ahead_ms = reading.redis_ms - self._clock()
         seen = vision.read(reading.proof)
         self.lost = (self.lost or lost) and not seen.parts
         canaries = seen.takes_canaries and self._beyond.canaries_required(self._connector)
@@ -146,7 +149,8 @@ class Watch:
             turn.proven_ms,
             blind,
             seen.paused,
-            canaries,
+            seen.takes_canaries,
+            ahead_ms,
             busy,
         )
         return self.look
@@ -201,14 +205,14 @@ class Watch:
         """Bring back what this Redis has lost: its newest flip is older than the newest one that we, or the topic, have seen."""
         newest = turn.reading.newest_flip
         first = self._newest_flip is None
-        lost = not first and _order(newest) < _order(self._newest_flip or "")
+        lost = not first and order(newest) < order(self._newest_flip or "")
         if first or lost:
             self._lost_after = newest
             self._remember_at_ms = 0
         if lost and self._kept is not None and turn.reading.blind is None:
             self._index.restore({}, self._kept)
         self._newest_flip = newest
-        self.newest_flip_ms = _order(newest)[0]
+        self.newest_flip_ms = order(newest)[0]
         if self._lost_after is None or now_ms < self._remember_at_ms:
             return
         try:
@@ -334,9 +338,3 @@ def _message(status: bytes | None) -> str:
         return str(msgspec.json.decode(status or b"{}", type=dict[str, str | int]).get("message", ""))
     except msgspec.MsgspecError:
         return ""
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    """Return a stream id so that it can be compared."""
-    milliseconds, _, number = stream_id.partition("-")
-    return (int(milliseconds), int(number or 0)) if milliseconds else (0, 0)

@@ -1,0 +1,244 @@
+"""The composition root of the monitor: builds the parts, runs each in a thread of its own, applies changed settings, takes them down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from heartbeat import __version__, logs
+from heartbeat.beats.connection import Connection
+from heartbeat.beats.outbox import Entry, Outbox, trim
+from heartbeat.errors import UsageError
+from heartbeat.monitor import alert, web
+from heartbeat.monitor.beyond import KafkaSide, Nothing
+from heartbeat.monitor.channels import open_channel
+from heartbeat.monitor.deliver import Deliverer, Pace
+from heartbeat.monitor.detect import Detector, Observation
+from heartbeat.monitor.flips_topic import FlipsTopic
+from heartbeat.monitor.loop import Loop
+from heartbeat.monitor.recorder import Recorder
+from heartbeat.monitor.rules import Rules
+from heartbeat.monitor.self_ping import SelfPing
+from heartbeat.monitor.settings import Channel, Settings, Watched
+from heartbeat.monitor.toml_lines import nearest
+from heartbeat.monitor.view import Channel as ChannelState
+from heartbeat.monitor.view import InForce
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.4
+_CANARY_TURN_S: Final = 0.2
+_RECORD_TURN_S: Final = 0.5
+_TRIM_EVERY_S: Final = 10.0
+_READ_SETTINGS_EVERY_S: Final = 1.0
+_STOP_S: Final = 2.0
+_TICK_FRESH_MS: Final = 10_000
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Monitor:
+    """A monitor by one settings file. It is what the web shows (``view.View``)."""
+
+    def __init__(self, file: Path, environment: Mapping[str, str]) -> None:
+        """Read the settings and bind the listener; nothing runs yet.
+
+        Raises:
+            InvalidConfig: the settings cannot be used.
+            ConnectError: the Kafka client does not take them.
+            StartError: the listener's port is taken.
+        """
+        self._watched = Watched(file, environment)
+        self.rules = Rules(self._watched.settings)
+        settings = self._watched.settings
+        self._server = settings.redis.server()
+        self._beyond = KafkaSide(settings.kafka, _now_ms) if settings.kafka is not None else Nothing()
+        self._detector = Detector(Connection(self._server), f"{socket.gethostname()}-{os.getpid()}", self, self._beyond, _now_ms)
+        self._deliverers: dict[tuple[Channel, float], Deliverer] = {}
+        self._recorder = self._recording(settings)
+        self._web = web.serve(settings.monitor.listen, self)
+        self._loops = self._made_loops()
+
+    @property
+    def origin(self) -> str:
+        """Return the URL at which it answers."""
+        return self._web.origin
+
+    @property
+    def live(self) -> Settings:
+        """Return the settings as they are now."""
+        return self._watched.settings
+
+    def observation(self) -> Observation:
+        """Return what the last tick saw."""
+        return self._detector.state
+
+    def channels(self) -> Sequence[ChannelState]:
+        """Return how far each channel is, the topic of flips included."""
+        states: list[ChannelState] = [deliverer.state for deliverer in list(self._deliverers.values())]
+        return [*states, self._recorder.state] if self._recorder is not None else states
+
+    def settings(self) -> InForce:
+        """Return the settings in force."""
+        return InForce(self.rules, self._server, self._watched.errors)
+
+    def start(self) -> None:
+        """Start everything. Channels begin first: one that begins at the end of the flips must not begin behind the first of them."""
+        self._web.start()
+        self._follow_channels()
+        for loop in self._loops:
+            loop.start()
+        log.info("Monitor started, version %s", __version__)
+
+    def ask(self) -> None:
+        """Have the settings read anew. Fit for a signal."""
+        self._watched.ask()
+
+    def turn(self) -> float:
+        """Apply settings that have changed; return how long to wait."""
+        before = self.live
+        if self._watched.turn():
+            for name in ("redis", "kafka"):
+                if getattr(before, name) != getattr(self.live, name):
+                    log.warning("[%s] has changed: that takes effect when the monitor is started again", name)
+            self.rules = Rules(self.live)
+            self._follow_channels()
+        return _READ_SETTINGS_EVERY_S
+
+    def stop(self) -> None:
+        """Stop everything; what is late is left behind."""
+        for loop in self._loops:
+            loop.stop()
+        deadline_s = time.monotonic() + _STOP_S
+        for loop in self._loops:
+            loop.join(deadline_s - time.monotonic())
+        self._drop(list(self._deliverers))
+        self._web.stop()
+
+    def trouble(self) -> str:
+        """Return what does not work, empty while everything does."""
+        seen = self.observation()
+        if seen.error or not seen.tick_ms or _now_ms() - seen.tick_ms > _TICK_FRESH_MS:
+            return seen.error or "nothing is looked at"
+        for name, look in seen.connectors.items():
+            if look.blind is not None or look.error:
+                return f"connector {name}: {look.blind.message if look.blind is not None else look.error}"
+        failing = [state for state in self.channels() if state.failures]
+        return f"channel {failing[0].channel}: {failing[0].last_error}" if failing else ""
+
+    # The turns of its loops
+
+    def _made_loops(self) -> list[Loop]:
+        trimming = Connection(self._server)
+        loops = [
+            Loop("detect", self._detect),
+            Loop("settings", self.turn),
+            Loop("trim", lambda: self._trim(trimming), trimming.close),
+            Loop("self", SelfPing(lambda: self.live.self_, self.trouble, time.monotonic).turn),
+        ]
+        if isinstance(self._beyond, KafkaSide):
+            loops.append(Loop("canary", lambda: self._fly(self._beyond)))
+        if self._recorder is not None:
+            recorder = self._recorder
+            loops.append(Loop("recorder", lambda: 0.0 if recorder.turn() else _RECORD_TURN_S))
+        return loops
+
+    def _detect(self) -> float:
+        flips = self._detector.tick()
+        if flips:
+            for deliverer in list(self._deliverers.values()):
+                deliverer.tell(flips)
+        seen = self._detector.state
+        busy = any(look.busy for look in seen.connectors.values())
+        return 0.0 if busy else max(0.0, _TICK_S - seen.took_ms / 1000)
+
+    def _fly(self, beyond: KafkaSide | Nothing) -> float:
+        if isinstance(beyond, KafkaSide):
+            looks = self.observation().connectors
+            partitions = {
+                name: [(part.topic, part.partition) for part in look.partitions] for name, look in looks.items() if look.takes_canaries
+            }
+            # By the clock that is behind: a canary must not claim to be younger than it is.
+            beyond.fly(partitions, _now_ms() + min([0, *(look.ahead_ms for look in looks.values())]))
+        return _CANARY_TURN_S
+
+    def _trim(self, connection: Connection) -> float:
+        recorded = [self._recorder.state.channel] if self._recorder is not None else []
+        for name, count in trim(connection, [*(channel.name for channel in self.live.channels), *recorded]).items():
+            log.error("Channel %s was not reached for too long: %d changes of state were cut before it got them", name, count)
+        return _TRIM_EVERY_S
+
+    # Channels
+
+    def _follow_channels(self) -> None:
+        """Run a deliverer for each channel of the settings, and none for any other."""
+        group_wait_s = self.live.monitor.group_wait_s
+        wanted = [(channel, group_wait_s) for channel in self.live.channels]
+        self._drop([key for key in self._deliverers if key not in wanted])
+        for key in wanted:
+            if key not in self._deliverers:
+                channel = key[0]
+                outbox, pace = Outbox(Connection(self._server), channel.name), Pace(group_wait_s=group_wait_s)
+                self._deliverers[key] = Deliverer(channel.name, open_channel(channel), outbox, lambda: self.rules, pace)
+                self._deliverers[key].turn()
+                self._deliverers[key].start()
+
+    def _drop(self, keys: Sequence[tuple[Channel, float]]) -> None:
+        for key in keys:
+            self._deliverers.pop(key).stop()
+
+    def _recording(self, settings: Settings) -> Recorder[Entry] | None:
+        if not isinstance(self._beyond, KafkaSide) or settings.kafka is None or not settings.kafka.flips_topic:
+            return None
+        topic = FlipsTopic(settings.kafka, self._beyond.cluster)
+        return Recorder(Outbox(Connection(self._server), f"kafka:{topic.name}"), topic)
+
+
+def run(file: Path, environment: Mapping[str, str]) -> None:
+    """Run a monitor until SIGTERM or SIGINT; SIGHUP has it read its settings.
+
+    Raises:
+        InvalidConfig, ConnectError, StartError: it cannot start.
+    """
+    logs.set_up(environment.get("HEARTBEAT_LOG_LEVEL", "INFO"))
+    monitor = Monitor(file, environment)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: monitor.ask())
+    monitor.start()
+    while not stop.wait(3600):
+        pass
+    log.info("Monitor is stopping")
+    monitor.stop()
+    log.info("Monitor stopped")
+    logging.shutdown()
+    os._exit(0)  # at once: a client library that hangs would hold up the interpreter's exit
+
+
+def test_channel(file: Path, name: str, environment: Mapping[str, str]) -> tuple[str, int]:
+    """Send a test message to a channel of the settings; return what came of it, and the exit code.
+
+    Raises:
+        InvalidConfig: the settings cannot be used.
+        UsageError: they name no such channel.
+    """
+    settings = Watched(file, environment).settings
+    found = next((channel for channel in settings.channels if channel.name == name), None)
+    if found is None:
+        raise UsageError(f"{file} has no channel {name!r}. {nearest(name, [channel.name for channel in settings.channels])}")
+    channel = open_channel(found)
+    try:
+        delivery = alert.test(name, channel, _now_ms())
+    finally:
+        channel.close()
+    return f"Channel {name}, {delivery.line()}", 0 if delivery.status == alert.DELIVERED else 1
