@@ -27,11 +27,17 @@ from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.embedded.ports import LOOPBACK, Forward, require_free
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError, StartError
+from heartbeat.monitor.app import Monitor
+from heartbeat.monitor.detect import Observation
 
 log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S: Final = 10.0
-_WARNING_BELOW_S: Final = 10
+_LATE_BELOW_S: Final = 10
+"""Where the original's monitor says WARNING."""
+_MONITOR_PORT: Final = 8080
+"""Another one if it is taken: the demo's monitor is found by its state file."""
+_NAME: Final = "redis-heartbeat-sink"
 _REDIS_IN_COMPOSE: Final = ("redis", 6379)
 """The address in the original's connector config: a name of its compose network."""
 
@@ -76,13 +82,16 @@ def run(connector: Path, ports: Ports, beat_every_s: float | None) -> None:
         worker = StandaloneWorker(_worker_config(broker.bootstrap, ports.rest, redis.directory), resolve)
         stack.callback(worker.stop)
         worker.start([connector])
-        here = state.DemoState(os.getpid(), f"{LOOPBACK}:{ports.kafka}", redis.host, redis.port, f"http://{LOOPBACK}:{ports.rest}")
+        monitor = Monitor(_monitor_settings(redis), {})
+        stack.callback(monitor.stop)
+        monitor.start()
+        rest = f"http://{LOOPBACK}:{ports.rest}"
+        here = state.DemoState(os.getpid(), f"{LOOPBACK}:{ports.kafka}", redis.host, redis.port, rest, monitor.origin)
         stack.enter_context(state.published(here))
         _say_what_is_where(here, topics[0], config, beat_every_s)
         if beat_every_s is not None:
             threading.Thread(target=_send_beats, args=(broker.bootstrap, topics[0], beat_every_s, stop), daemon=True).start()
-        watched = resolve(config.get("redis.host", "redis"), int(config.get("redis.port", "6379")))
-        _watch(Connection(Server(*watched, timeout_s=1.0)), config.get("redis.key", "heartbeat"), stop)
+        _watch(monitor, config, Connection(Server(redis.host, redis.port, timeout_s=1.0)), stop)
         _say("Stopping: the connector commits and leaves its group, then everything goes.")
 
 
@@ -107,17 +116,53 @@ def stop_running() -> bool:
     return True
 
 
-def verdict(ttl_s: int | None) -> str:
-    """Return the line of the original's monitor for a key's TTL; None means that Redis did not say, which is never OK."""
-    if ttl_s is None:
+def line(seen: Observation, connector: str, ttl_s: int | None) -> str:
+    """Return what is known of the connector's sources, in one line; ``ttl_s`` is its fixed key's, None if it has none or Redis is away."""
+    look = seen.connectors.get(connector)
+    if seen.error:
         return "❔ UNKNOWN: Redis does not answer; nothing can be said about the heartbeat."
-    if ttl_s == -2:
-        return "⚠️  ALERT: Heartbeat key expired! System may be down."
-    if ttl_s == -1:
-        return "❔ UNKNOWN: the heartbeat key has no TTL: somebody else wrote it."
-    if ttl_s < _WARNING_BELOW_S:
-        return f"🟡 WARNING: Heartbeat TTL low: {ttl_s}s"
-    return f"✅ OK: Heartbeat TTL: {ttl_s}s"
+    if look is None or not look.sources + look.down:
+        return "⚪ NEW: no beat yet"
+    if look.down:
+        return f"🔴 DOWN: {_many(look.down)} silent, and proven to be: everything Kafka had by then has been read"
+    if look.due and look.paused:
+        return f"⏸️  PAUSED: an operator wants the connector {look.paused}; its silence says nothing"
+    if look.unknown or look.blind is not None:
+        return f"❔ UNKNOWN: {look.blind.stage + ': ' + look.blind.message if look.blind is not None else 'due, and not proven yet'}"
+    if look.late:
+        return f"🟡 LATE: {_many(look.late)} past the deadline, not yet past the grace"
+    if ttl_s is None:
+        return f"✅ UP: {_many(look.sources)}"
+    if ttl_s < 0:
+        return "🟡 UP, but its key is not there, or has no TTL: somebody else touched it"
+    if ttl_s < _LATE_BELOW_S:
+        return f"🟡 LATE: Heartbeat TTL low: {ttl_s}s"
+    return f"✅ UP: Heartbeat TTL: {ttl_s}s"
+
+
+def _many(sources: int) -> str:
+    return "1 source" if sources == 1 else f"{sources} sources"
+
+
+def _monitor_settings(redis: EmbeddedRedis) -> Path:
+    """Write what the demo's monitor goes by: as shipped, but for a settling time that nobody wants to sit out."""
+    listen = f"{LOOPBACK}:{_MONITOR_PORT if is_free(_MONITOR_PORT) else 0}"
+    path = redis.directory / "monitor.toml"
+    path.write_text(
+        f'''[monitor]
+listen = "{listen}"
+settle_s = 10
+[redis]
+url = "redis://{redis.host}:{redis.port}/0"
+[defaults]
+warn_s = {_LATE_BELOW_S}
+channels = ["log"]
+[[channel]]
+name = "log"
+type = "log"
+'''
+    )
+    return path
 
 
 def _read_config(connector: Path) -> Mapping[str, str]:
@@ -159,14 +204,14 @@ def _send_beats(bootstrap: str, topic: str, every_s: float, stop: threading.Even
         stop.wait(every_s)
 
 
-def _watch(connection: Connection, key: str, stop: threading.Event) -> None:
+def _watch(monitor: Monitor, config: Mapping[str, str], connection: Connection, stop: threading.Event) -> None:
     """Print one line a second until told to stop."""
+    name, key = config.get("name", _NAME), config.get("redis.key", "heartbeat")
     while not stop.wait(1.0):
-        try:
-            ttl_s: int | None = connection.call("TTL", key)
-        except ConnectError:
-            ttl_s = None
-        _say(f"{datetime.now():%H:%M:%S}  {verdict(ttl_s)}")
+        ttl_s: int | None = None
+        with contextlib.suppress(ConnectError):
+            ttl_s = None if "${" in key else connection.call("TTL", key)
+        _say(f"{datetime.now():%H:%M:%S}  {line(monitor.observation(), name, ttl_s)}")
     connection.close()
 
 
@@ -176,7 +221,7 @@ def _say(text: str) -> None:
 
 
 def _say_what_is_where(here: state.DemoState, topic: str, config: Mapping[str, str], beat_every_s: float | None) -> None:
-    name = config.get("name", "redis-heartbeat-sink")
+    name = config.get("name", _NAME)
     # As the reader can type it: on PATH, or beside the Python that runs this.
     heartbeat = "heartbeat" if shutil.which("heartbeat") else os.path.relpath(Path(sys.executable).with_name("heartbeat"))
     sending = (
@@ -190,13 +235,15 @@ Running on this machine only, and gone when it ends (Ctrl-C):
   Kafka          {here.kafka}   (an embedded broker: for kcat and librdkafka clients, not for Java's)
   Redis          {here.redis_host}:{here.redis_port}
   Kafka Connect  {here.rest}   connector {json.dumps(name)}
+  Monitor        {here.monitor}
 {sending}
 
 Try, in another terminal:
   curl {here.rest}/connectors/{name}/status
+  {heartbeat} status
   {heartbeat} redis TTL {config.get("redis.key", "heartbeat")}
   {heartbeat} send "test-$(date)"
-  curl -X PUT {here.rest}/connectors/{name}/pause      # silence: watch the TTL run out
+  curl -X PUT {here.rest}/connectors/{name}/pause      # nobody reads: PAUSED, not DOWN
   curl -X PUT {here.rest}/connectors/{name}/resume     # and come back
 """
     )

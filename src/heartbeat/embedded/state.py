@@ -26,6 +26,7 @@ class DemoState(msgspec.Struct, frozen=True):
     redis_host: str
     redis_port: int
     rest: str
+    monitor: str
 
 
 def own_file() -> Path:
