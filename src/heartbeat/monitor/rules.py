@@ -53,11 +53,9 @@ class Rules:
 
         A rule whose ``connector`` matches several of all is left out: in all but one of them its source would be missed wrongly.
         """
-        return tuple(
-            source
-            for pattern, source in self._expected
-            if pattern.match(connector) and not any(pattern.match(other) for other in all_connectors if other != connector)
-        )
+        others = [other for other in all_connectors if other != connector]
+        found = (source for of, source in self._expected if of.match(connector) and not any(map(of.match, others)))
+        return tuple(dict.fromkeys(found))
 
     def pipeline_channels(self) -> tuple[str, ...]:
         """Return who is told of blindness: the defaults' channels, or every channel where there are none."""
@@ -128,7 +126,9 @@ def _takes_all(earlier: Rule, later: Rule) -> bool:
 
 def _covers(glob: str, other: str) -> bool:
     """Tell whether all that ``other`` matches is surely matched by ``glob`` too. May miss some, is never wrong."""
-    return not glob.strip("*") or glob == other or (not is_glob(other) and _compiled(glob).match(other) is not None)
+    if not glob.strip("*") or glob == other:
+        return True
+    return is_glob(glob) and not is_glob(other) and _compiled(glob).match(other) is not None
 
 
 def _compiled(glob: str) -> re.Pattern[str]:

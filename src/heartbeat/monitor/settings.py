@@ -200,6 +200,7 @@ class Watched:
         self._path = path
         self._environment = environment
         self.errors: tuple[str, ...] = ()
+        """What is wrong with the file as it is now; empty when its settings are in force."""
         self._asked = False
         self._reading = Reading(path, environment)
         self._settings = self._reading.checked()
