@@ -24,7 +24,7 @@ from heartbeat.connect.app import StandaloneWorker
 from heartbeat.connect.kafka_sender import Sender
 from heartbeat.embedded import state
 from heartbeat.embedded.broker import EmbeddedBroker
-from heartbeat.embedded.ports import LOOPBACK, Forward, require_free
+from heartbeat.embedded.ports import LOOPBACK, Forward, is_free, require_free
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError, StartError
 from heartbeat.monitor.app import Monitor

@@ -42,6 +42,15 @@ def require_free(port: int, option: str | None = None) -> None:
     _listen(port, option).close()
 
 
+def is_free(port: int) -> bool:
+    """Tell whether a port can be listened on."""
+    try:
+        require_free(port)
+    except StartError:
+        return False
+    return True
+
+
 class Forward:
     """``127.0.0.1:port`` passed on to another loopback address, from construction to ``close``. Port 0 is the system's choice.
 
