@@ -189,7 +189,7 @@ end_demo() { # end_demo PID: and wait until it has taken everything away
 }
 
 up_embedded() {
-  local demo deadline_s sign='(OK|WARNING): Heartbeat' # WARNING where the TTL is a short one
+  local demo deadline_s sign='(UP|LATE): ' # LATE where the TTL is a short one
   case " ${options[*]-} " in *" --no-producer "*) sign='^Running on' ;; esac
   bash scripts/install.sh run
   if [ "$detach" = no ]; then

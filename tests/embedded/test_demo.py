@@ -21,14 +21,17 @@ from pathlib import Path
 import pytest
 
 from heartbeat.embedded import state
-from heartbeat.embedded.app import verdict
+from heartbeat.embedded.app import line
 from heartbeat.embedded.ports import LOOPBACK, free_port, require_free
 from heartbeat.errors import StartError
+from heartbeat.monitor.detect import Observation
+from heartbeat.monitor.vision import Blindness
+from heartbeat.monitor.watch import Look
 
 HEARTBEAT = str(Path(sys.executable).with_name("heartbeat"))
 NAME = "redis-heartbeat-sink"
 DEADLINE_S = 60.0
-OK = re.compile(r"^\d\d:\d\d:\d\d  \S+ OK: Heartbeat TTL: (\d+)s$", re.MULTILINE)
+UP = re.compile(r"^\d\d:\d\d:\d\d  \S+ UP: Heartbeat TTL: (\d+)s$", re.MULTILINE)
 
 
 def wait_until(reached: Callable[[], bool], why: Callable[[], object]) -> None:
@@ -120,20 +123,39 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, su
 Running = tuple[Demo, subprocess.Popen[bytes]]
 
 
+BLIND = Blindness("consumer", "no worker reports", 0)
+
+
 @pytest.mark.parametrize(
-    ("ttl_s", "word"),
-    [(60, "OK"), (10, "OK"), (9, "WARNING"), (0, "WARNING"), (-2, "ALERT"), (-1, "UNKNOWN"), (None, "UNKNOWN")],
+    ("look", "ttl_s", "word"),
+    [
+        (Look(sources=1), 60, "UP"),
+        (Look(sources=1), 10, "UP"),
+        (Look(sources=1), 9, "LATE"),
+        (Look(sources=1), -1, "UP, but its key"),
+        (Look(sources=3), None, "UP: 3 sources"),
+        (Look(sources=1, due=1, late=1), -2, "LATE: 1 source"),
+        (Look(sources=1, due=1, unknown=1), -2, "UNKNOWN: due"),
+        (Look(sources=1, due=1, unknown=1, blind=BLIND), -2, "UNKNOWN: consumer: no worker reports"),
+        (Look(sources=1, due=1, unknown=1, blind=BLIND, paused="PAUSED"), -2, "PAUSED"),
+        (Look(down=1), -2, "DOWN: 1 source"),
+        (Look(), -2, "NEW"),
+    ],
 )
-def test_the_verdict_on_a_ttl_is_the_original_monitors_and_never_ok_without_an_answer(ttl_s: int | None, word: str) -> None:
-    assert f" {word}: " in verdict(ttl_s)
+def test_a_line_tells_the_state_and_up_only_of_what_beats(look: Look, ttl_s: int | None, word: str) -> None:
+    assert f" {word}" in line(Observation(1, connectors={NAME: look}), NAME, ttl_s)
+
+
+def test_what_redis_did_not_say_is_unknown() -> None:
+    assert " UNKNOWN: Redis" in line(Observation(1, connectors={NAME: Look(sources=1)}, error="no answer"), NAME, 60)
 
 
 def test_the_demo_says_what_is_where_and_that_all_is_well(running: Running) -> None:
     demo, process = running
-    demo.wait_for("OK: Heartbeat TTL: ", process)
+    demo.wait_for("UP: Heartbeat TTL: ", process)
     for words in (f"{LOOPBACK}:{demo.kafka}", f"{LOOPBACK}:{demo.redis}", f"http://{LOOPBACK}:{demo.rest}/connectors/{NAME}/status"):
         assert words in demo.output
-    assert all(50 <= int(ttl) <= 60 for ttl in OK.findall(demo.output))
+    assert all(50 <= int(ttl) <= 60 for ttl in UP.findall(demo.output))
 
 
 def test_the_originals_connector_runs_with_its_config_as_it_was_posted(running: Running) -> None:
@@ -146,7 +168,7 @@ def test_the_originals_connector_runs_with_its_config_as_it_was_posted(running: 
 
 def test_other_commands_find_the_demo_by_themselves(running: Running) -> None:
     demo, process = running
-    demo.wait_for("OK: Heartbeat TTL: ", process)
+    demo.wait_for("UP: Heartbeat TTL: ", process)
     sent = demo.run("send", "--key", "k", "hello")
     assert (sent.returncode, sent.stderr) == (0, "")
     assert re.fullmatch(r"Sent 'hello' to heartbeat-topic, partition 0, offset \d+\n", sent.stdout)
@@ -176,49 +198,62 @@ def test_everything_is_on_loopback_only(running: Running) -> None:
 
 def test_a_restarted_task_beats_again(running: Running) -> None:
     demo, process = running
-    demo.wait_for("OK: Heartbeat TTL: ", process)
+    demo.wait_for("UP: Heartbeat TTL: ", process)
     demo.rest_call(f"/connectors/{NAME}/restart?includeTasks=true", "POST")
     demo.run("redis", "DEL", "heartbeat")
     wait_until(lambda: int(demo.run("redis", "TTL", "heartbeat").stdout) > 0, lambda: demo.output)
 
 
-def test_silence_is_told_as_such_and_so_is_recovery(running: Running) -> None:
+def test_a_pause_is_told_as_such_and_never_as_silence(running: Running) -> None:
     demo, process = running
-    demo.wait_for("OK: Heartbeat TTL: ", process)
+    demo.wait_for("UP: Heartbeat TTL: ", process)
     demo.rest_call(f"/connectors/{NAME}/pause", "PUT")
-    wait_until(lambda: demo.task_states() == ["PAUSED"], lambda: demo.output)
     before = len(demo.output)
-    demo.run("redis", "EXPIRE", "heartbeat", "5")
-    demo.wait_for("WARNING: Heartbeat TTL low: ", process, before)
+    demo.wait_for("PAUSED: an operator wants", process, before)
     demo.run("redis", "DEL", "heartbeat")
-    demo.wait_for("ALERT: Heartbeat key expired!", process, before)
     before = len(demo.output)
     demo.rest_call(f"/connectors/{NAME}/resume", "PUT")
-    demo.wait_for("OK: Heartbeat TTL: ", process, before)
+    demo.wait_for("UP: Heartbeat TTL: ", process, before)
+    assert "DOWN" not in demo.output
+
+
+def test_silence_is_proven_and_told_and_so_is_recovery(tmp_path: Path) -> None:
+    connector = tmp_path / "short.json"
+    original = json.loads((Path(__file__).parents[2] / "config" / "redis-heartbeat-sink.json").read_text())
+    connector.write_text(json.dumps(original | {"config": original["config"] | {"redis.ttl": "2"}}))
+    with demo_in(tmp_path / "demo", "--no-producer", "--connector", str(connector)) as (demo, process):
+        demo.wait_for("NEW: no beat yet", process)
+        assert demo.run("send").returncode == 0
+        demo.wait_for("DOWN: 1 source", process)
+        assert "DOWN heartbeat: silent since" in demo.output  # by the log channel
+        assert demo.run("status").returncode == 1
+        before = len(demo.output)
+        assert demo.run("send").returncode == 0
+        demo.wait_for("UP heartbeat: beats again", process, before)
 
 
 def test_a_redis_that_does_not_answer_is_unknown_and_never_ok(running: Running) -> None:
     demo, process = running
-    demo.wait_for("OK: Heartbeat TTL: ", process)
+    demo.wait_for("UP: Heartbeat TTL: ", process)
     pid = demo.redis_pid()
     os.kill(pid, signal.SIGSTOP)
     try:
         before = len(demo.output)
         demo.wait_for("UNKNOWN: Redis does not answer", process, before)
         frozen = demo.output[before:]
-        assert "OK:" not in frozen[frozen.index("UNKNOWN") :]
+        assert "UP:" not in frozen[frozen.index("UNKNOWN") :]
     finally:
         os.kill(pid, signal.SIGCONT)
-    demo.wait_for("OK: Heartbeat TTL: ", process, before + len(frozen))
+    demo.wait_for("UP: Heartbeat TTL: ", process, before + len(frozen))
 
 
 def test_without_a_producer_nobody_beats_but_the_user(tmp_path: Path) -> None:
     with demo_in(tmp_path / "demo", "--no-producer") as (demo, process):
-        demo.wait_for("ALERT: Heartbeat key expired!", process)
+        demo.wait_for("NEW: no beat yet", process)
         assert re.search(r"Nobody sends beats: \S*heartbeat send --topic heartbeat-topic", demo.output)
-        assert not OK.search(demo.output)
+        assert not UP.search(demo.output)
         assert demo.run("send").returncode == 0
-        demo.wait_for("OK: Heartbeat TTL: ", process)
+        demo.wait_for("UP: Heartbeat TTL: ", process)
 
 
 @pytest.mark.parametrize("option", ["--kafka-port", "--redis-port", "--rest-port"])
@@ -260,7 +295,7 @@ def test_ctrl_c_stops_the_demo_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_redis_is_unknown_and_a_killed_demo_leaves_nothing(tmp_path: Path) -> None:
     with demo_in(tmp_path / "demo") as (demo, process):
-        demo.wait_for("OK: Heartbeat TTL: ", process)
+        demo.wait_for("UP: Heartbeat TTL: ", process)
         assert any("redis-server" in one or "valkey" in one for one in demo.left())
         os.kill(demo.redis_pid(), signal.SIGKILL)
         before = len(demo.output)
@@ -272,7 +307,7 @@ def test_a_killed_redis_is_unknown_and_a_killed_demo_leaves_nothing(tmp_path: Pa
 
 def test_a_demo_killed_in_full_flight_leaves_no_process_port_or_file(tmp_path: Path) -> None:
     with demo_in(tmp_path / "demo", "--every", "0.1") as (demo, process):
-        demo.wait_for("OK: Heartbeat TTL: ", process)
+        demo.wait_for("UP: Heartbeat TTL: ", process)
         assert len(demo.left()) >= 3 + 2 + 2
         process.kill()
         process.wait()
@@ -294,7 +329,7 @@ def test_a_state_file_of_a_dead_demo_or_nonsense_is_ignored(tmp_path: Path, cont
 HOLD = """
 import os, signal, sys
 from heartbeat.embedded import state
-with state.published(state.DemoState(os.getpid(), sys.argv[1], "127.0.0.1", 1, "http://127.0.0.1:1")):
+with state.published(state.DemoState(os.getpid(), sys.argv[1], "127.0.0.1", 1, "http://127.0.0.1:1", "http://127.0.0.1:1")):
     print(state.own_file(), flush=True)
     signal.sigwait([signal.SIGTERM])
 """
@@ -359,7 +394,7 @@ def test_a_link_where_the_state_file_goes_is_replaced_and_not_written_through(te
     precious = temporary / "precious"
     precious.write_text("mine")
     state.own_file().symlink_to(precious)
-    with state.published(state.DemoState(os.getpid(), "k:1", LOOPBACK, 1, "r")):
+    with state.published(state.DemoState(os.getpid(), "k:1", LOOPBACK, 1, "r", "m")):
         assert not state.own_file().is_symlink()
         assert state.own_file().stat().st_mode & 0o777 == 0o600
         found = state.read()
@@ -386,6 +421,6 @@ def test_a_place_that_cannot_be_written_to_is_one_line_that_says_what_to_set(tem
     monkeypatch.setattr(tempfile, "tempdir", str(temporary / "none"))
     with (
         pytest.raises(StartError, match="set TMPDIR to another place"),
-        state.published(state.DemoState(os.getpid(), "k:1", LOOPBACK, 1, "r")),
+        state.published(state.DemoState(os.getpid(), "k:1", LOOPBACK, 1, "r", "m")),
     ):
         pass

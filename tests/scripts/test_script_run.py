@@ -353,7 +353,7 @@ def test_without_a_producer_the_background_is_ready_when_it_runs(installed: Stag
     assert "Running in the background" in up.stdout
 
 
-@pytest.mark.parametrize("said", ["OK: Heartbeat TTL: 60s", "WARNING: Heartbeat TTL low: 4s"])
+@pytest.mark.parametrize("said", ["UP: Heartbeat TTL: 60s", "LATE: Heartbeat TTL low: 4s"])
 def test_a_beat_with_a_short_ttl_is_a_beat(clone: Stage, said: str) -> None:
     (clone.root / ".venv" / "bin" / "heartbeat").write_text(
         f"#!/bin/bash\necho 'Running on this machine only'\necho '{said}'\nexec sleep 10\n"
@@ -364,7 +364,7 @@ def test_a_beat_with_a_short_ttl_is_a_beat(clone: Stage, said: str) -> None:
 
 
 def test_a_demo_without_a_beat_is_ended(clone: Stage, tmp_path: Path) -> None:
-    told = "echo 'Running on this machine only'; echo 'ALERT: Heartbeat key expired!'"
+    told = "echo 'Running on this machine only'; echo 'NEW: no beat yet'"
     script = f"#!/bin/bash\necho $$ >{tmp_path}/pid\n{told}\nexec sleep 60\n"
     (clone.root / ".venv" / "bin" / "heartbeat").write_text(script)
     done = clone.run("run.sh", "--embedded", "-d", DEMO_WAIT_S="2")

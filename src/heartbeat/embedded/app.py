@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _STOP_TIMEOUT_S: Final = 10.0
 _LATE_BELOW_S: Final = 10
 """Where the original's monitor says WARNING."""
+_NO_ANSWER: Final = "❔ UNKNOWN: Redis does not answer; nothing can be said about the heartbeat."
 _MONITOR_PORT: Final = 8080
 """Another one if it is taken: the demo's monitor is found by its state file."""
 _NAME: Final = "redis-heartbeat-sink"
@@ -117,16 +118,16 @@ def stop_running() -> bool:
 
 
 def line(seen: Observation, connector: str, ttl_s: int | None) -> str:
-    """Return what is known of the connector's sources, in one line; ``ttl_s`` is its fixed key's, None if it has none or Redis is away."""
+    """Return what is known of the connector's sources, in one line; ``ttl_s`` is its fixed key's, None if it has none."""
     look = seen.connectors.get(connector)
     if seen.error:
-        return "❔ UNKNOWN: Redis does not answer; nothing can be said about the heartbeat."
+        return _NO_ANSWER
     if look is None or not look.sources + look.down:
         return "⚪ NEW: no beat yet"
+    if look.paused:
+        return f"⏸️  PAUSED: an operator wants the connector {look.paused}; its silence says nothing"
     if look.down:
         return f"🔴 DOWN: {_many(look.down)} silent, and proven to be: everything Kafka had by then has been read"
-    if look.due and look.paused:
-        return f"⏸️  PAUSED: an operator wants the connector {look.paused}; its silence says nothing"
     if look.unknown or look.blind is not None:
         return f"❔ UNKNOWN: {look.blind.stage + ': ' + look.blind.message if look.blind is not None else 'due, and not proven yet'}"
     if look.late:
@@ -208,10 +209,12 @@ def _watch(monitor: Monitor, config: Mapping[str, str], connection: Connection, 
     """Print one line a second until told to stop."""
     name, key = config.get("name", _NAME), config.get("redis.key", "heartbeat")
     while not stop.wait(1.0):
-        ttl_s: int | None = None
-        with contextlib.suppress(ConnectError):
-            ttl_s = None if "${" in key else connection.call("TTL", key)
-        _say(f"{datetime.now():%H:%M:%S}  {line(monitor.observation(), name, ttl_s)}")
+        try:
+            connection.call("PING")
+            text = line(monitor.observation(), name, None if "${" in key else connection.call("TTL", key))
+        except ConnectError:
+            text = _NO_ANSWER
+        _say(f"{datetime.now():%H:%M:%S}  {text}")
     connection.close()
 
 
