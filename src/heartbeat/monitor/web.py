@@ -146,19 +146,14 @@ class Server:
 
     def __init__(self, listen: str, view: View) -> None:
         host, _, port = listen.rpartition(":")
-        self._host = host.strip("[]")
-        self._socket = _bound(self._host, port, listen)
+        self._socket = _bound(host.strip("[]"), port, listen)
+        self.origin = f"http://{host}:{self._socket.getsockname()[1]}"
         web = Web(view, lambda: time.time_ns() // 1_000_000)
         self._server = uvicorn.Server(
             uvicorn.Config(web.app(), log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1)
         )
         # A daemon, because a client that holds its connection open must not hold the process.
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="web", daemon=True)
-
-    @property
-    def origin(self) -> str:
-        """Return the URL that it is bound to."""
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._socket.getsockname()[1]}"
 
     def start(self) -> None:
         """Answer requests from now on."""

@@ -1,0 +1,230 @@
+"""``heartbeat status``: asks a running monitor who is down, and tells it as a table or as JSON, and by an exit code."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+import msgspec
+
+from heartbeat.beats.history_report import duration, printable
+from heartbeat.errors import ConnectError, UsageError
+from heartbeat.monitor.flips import DOWN, LATE, NEW, PAUSED, UNKNOWN, UP
+from heartbeat.monitor.sources import MOST_AT_ONCE, Source
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+MOST_SHOWN: Final = 50
+ALL_UP, SOME_DOWN, NOT_KNOWN = 0, 1, 2
+_WORST_FIRST: Final = (DOWN, UNKNOWN, PAUSED, LATE, NEW, UP)
+_WORDS: Final = {ALL_UP: "up", SOME_DOWN: "down", NOT_KNOWN: "unknown"}
+_TIMEOUT_S: Final = 5.0
+_MOST_BYTES: Final = 64 << 20
+_MOST_PAGES: Final = 5_000
+_DETECTION_FRESH_MS: Final = 10_000
+_LONGEST_NAME: Final = 60
+_PORTS: Final = {"http": 80, "https": 443}
+_HEAD: Final = ("SOURCE", "STATE", "SINCE", "LAST BEAT", "CONNECTOR", "TAGS")
+
+
+class _Blind(msgspec.Struct, frozen=True):
+    stage: str
+    message: str
+    since_ms: int
+
+
+class _Connector(msgspec.Struct, frozen=True):
+    name: str
+    sources: dict[str, int]
+    blind: _Blind | None = None
+    paused: str | None = None
+
+
+class _Stages(msgspec.Struct, frozen=True):
+    detection: int | None
+
+
+class _Pipeline(msgspec.Struct, frozen=True):
+    connectors: list[_Connector]
+    stages: _Stages
+    error: str | None = None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    sources: list[Source]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the monitor said. ``more`` sources are not among the rows."""
+
+    pipeline: _Pipeline
+    rows: Sequence[Source]
+    more: int
+
+
+def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = False) -> tuple[str, int]:
+    """Return what to print, and the exit code: 0 all up, 1 some down, 2 if not all is known.
+
+    The worst come first, at most 50 unless ``everything`` is wanted. PAUSED counts as not known, LATE and NEW as not down.
+
+    Raises:
+        UsageError: ``url`` is none.
+    """
+    parts = _address(url)
+    try:
+        answer = _ask(parts, MOST_SHOWN if not everything else None)
+    except ConnectError as error:
+        text = f"The monitor at {printable(_origin(parts))} cannot be asked: {printable(str(error))}"
+        fix = "Start one with `heartbeat monitor monitor.toml`, or say with --url where it listens; its log says more."
+        reply = {"status": _WORDS[NOT_KNOWN], "error": text}
+        return (_json(reply) if as_json else f"{text}\n{fix}\n"), NOT_KNOWN
+    doubts = list(_doubts(answer.pipeline, now_ms))
+    code = _code(answer, doubts)
+    if as_json:
+        rows = [msgspec.to_builtins(row) for row in answer.rows]
+        return _json({"status": _WORDS[code], "doubts": doubts, "sources": rows, "more": answer.more}), code
+    return "\n".join([*map(printable, doubts), *_table(answer, now_ms)]) + "\n", code
+
+
+def _code(answer: _Answer, doubts: Sequence[str]) -> int:
+    states = {row.state for row in answer.rows}
+    if DOWN in states:
+        return SOME_DOWN
+    return NOT_KNOWN if doubts or states & {UNKNOWN, PAUSED} else ALL_UP
+
+
+def _doubts(pipeline: _Pipeline, now_ms: int) -> Iterator[str]:
+    """Yield why not all may be believed: silence proves nothing while a connector is blind, or nobody looks."""
+    if pipeline.error:
+        yield f"The monitor cannot look at Redis: {pipeline.error}"
+    age_ms = pipeline.stages.detection
+    if age_ms is None or age_ms > _DETECTION_FRESH_MS:
+        yield f"The monitor has looked at nothing{'' if age_ms is None else f' for {duration(age_ms)}'}: nobody is found to be down now"
+    if not pipeline.connectors:
+        yield "No connector has sources in this Redis yet: is a worker running, and does the monitor read the Redis that it writes?"
+    for connector in pipeline.connectors:
+        if connector.blind is not None:
+            blind = connector.blind
+            yield f"BLIND {connector.name} for {duration(max(0, now_ms - blind.since_ms))}: {blind.stage}: {blind.message}"
+        elif connector.paused:
+            yield f"{connector.paused} {connector.name}: an operator has done so; who is silent is not judged"
+
+
+def _table(answer: _Answer, now_ms: int) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    for connector in answer.pipeline.connectors:
+        counts.update(connector.sources)
+    if answer.rows:
+        rows = [_HEAD, *(_cells(row, now_ms) for row in answer.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    if answer.more:
+        yield f"... and {answer.more:,} more: --all shows them"
+    told = ", ".join(f"{counts[state.lower()]:,} {state}" for state in (DOWN, UNKNOWN, LATE, UP))
+    yield f"{counts['total']:,} source(s): {told}"
+
+
+def _cells(row: Source, now_ms: int) -> tuple[str, ...]:
+    name = printable(row.name)
+    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
+    tags = ", ".join(map(printable, row.tags))
+    return name, printable(row.state), _ago(row.since_ms, now_ms), _ago(row.last_beat_ms, now_ms), printable(row.connector), tags
+
+
+def _ago(at_ms: int | None, now_ms: int) -> str:
+    return "-" if at_ms is None else f"{duration(max(0, now_ms - at_ms))} ago"
+
+
+def _json(reply: Any) -> str:
+    """Return JSON in ASCII alone: exact for programs, and harmless to a terminal, whatever the names are."""
+    return json.dumps(reply, indent=2) + "\n"
+
+
+# Asking
+
+
+def _address(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname or (parts.port is not None and not parts.port):
+            raise ValueError("no address")
+    except ValueError as error:
+        raise UsageError(f"--url: a URL such as {DEFAULT_URL} is needed") from error
+    return parts
+
+
+def _origin(parts: SplitResult) -> str:
+    """Return where it is, without a password that may stand in the URL."""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _ask(parts: SplitResult, most: int | None) -> _Answer:
+    pipeline = _get(parts, "/api/v1/pipeline", _Pipeline)
+    rows = list(islice(_rows(parts, most or MOST_AT_ONCE), None if most is None else most + 1))
+    shown = rows[:most]
+    total = sum(connector.sources.get("total", 0) for connector in pipeline.connectors)
+    beaten = sum(row.state != NEW for row in shown)
+    # The count is of another moment than the rows: it alone cannot say that nobody is left.
+    return _Answer(pipeline, shown, max(total - beaten, 1) if len(rows) > len(shown) else 0)
+
+
+def _rows(parts: SplitResult, at_once: int) -> Iterator[Source]:
+    """Yield sources, the worst first."""
+    pages = 0
+    for state in _WORST_FIRST:
+        query: dict[str, str | int] = {"state": state, "limit": min(at_once + 1, MOST_AT_ONCE)}
+        while pages < _MOST_PAGES:
+            pages += 1
+            page = _get(parts, f"/api/v1/sources?{urlencode(query)}", _Page)
+            yield from page.sources
+            if page.next is None:
+                break
+            query["cursor"] = page.next
+
+
+def _get(parts: SplitResult, path: str, kind: Any) -> Any:
+    """Ask for a page. No proxy of the environment is followed: what is asked for is mostly on this very machine."""
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    connection = kinds[parts.scheme](parts.hostname or "", parts.port or _PORTS[parts.scheme], timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
+        reply = connection.getresponse()
+        body = _body(reply)
+        if reply.status != 200:
+            raise ConnectError(f"it answers {reply.status}: {_reason(body) or reply.reason}")
+        return msgspec.json.decode(body, type=kind)
+    except TimeoutError as error:
+        raise ConnectError(f"no answer in {_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise ConnectError(error.strerror or str(error)) from error
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, http.client.HTTPException) as error:
+        raise ConnectError(f"it does not answer as a monitor does: {error}") from error
+    finally:
+        connection.close()
+
+
+def _body(reply: http.client.HTTPResponse) -> bytes:
+    """Read the body within the time-out as a whole: a socket's own time-out starts anew with every byte."""
+    deadline_s, body = time.monotonic() + _TIMEOUT_S, bytearray()
+    while part := reply.read1(1 << 16):
+        body += part
+        if len(body) > _MOST_BYTES:
+            raise ConnectError(f"it answers with more than {_MOST_BYTES >> 20} MB")
+        if time.monotonic() > deadline_s:
+            raise TimeoutError
+    return bytes(body)
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body, type=dict[str, Any]).get("error", ""))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ""

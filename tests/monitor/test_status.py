@@ -1,0 +1,272 @@
+"""``heartbeat status`` against a real server of a monitor's state, and against what else may listen there."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+from tests.monitor.views import Look, Observation, Rules, Seen
+
+from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.keys import CONNECTORS, Keys
+from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.redis import EmbeddedRedis
+from heartbeat.errors import UsageError
+from heartbeat.monitor.flips import incident_of
+from heartbeat.monitor.status import ALL_UP, MOST_SHOWN, NOT_KNOWN, SOME_DOWN, report
+from heartbeat.monitor.view import InForce
+from heartbeat.monitor.vision import Blindness
+from heartbeat.monitor.web import serve
+
+HOUR = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def connection(redis: EmbeddedRedis) -> Iterator[Connection]:
+    connection = Connection(Server(redis.host, redis.port))
+    connection.call("FLUSHALL")
+    yield connection
+    connection.close()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def store(connection: Connection, connector: str, **rooms: Mapping[str, int]) -> None:
+    connection.call("SADD", CONNECTORS, connector)
+    connection.call("HSET", Keys(connector).proof, "ttl", 60_000)
+    for room, scores in rooms.items():
+        connection.call("ZADD", getattr(Keys(connector), room), *(word for source, at in scores.items() for word in (at, source)))
+
+
+@contextmanager
+def monitor(redis: EmbeddedRedis, *, tick_ms: int | None = None, error: str = "", **looks: Look) -> Iterator[str]:
+    """A monitor that sees this, and has just looked if nothing else is said; its URL."""
+    tick_ms = now_ms() + HOUR if tick_ms is None else tick_ms  # a tick to come stays fresh, however slow the machine is
+    observation = Observation(tick_ms=tick_ms, connectors=looks, error=error)
+    server = serve("127.0.0.1:0", Seen(observation, (), InForce(Rules(), Server(redis.host, redis.port))))
+    server.start()
+    try:
+        yield server.origin
+    finally:
+        server.stop()
+
+
+def test_when_all_are_up_it_says_so_and_ends_with_0(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={"a": now_ms() + HOUR, "b": now_ms() + 2 * HOUR})
+    with monitor(redis, c=Look(sources=2)) as url:
+        text, code = report(url, now_ms())
+    assert code == ALL_UP
+    head, first, second, last = text.splitlines()
+    assert head.split() == ["SOURCE", "STATE", "SINCE", "LAST", "BEAT", "CONNECTOR", "TAGS"]
+    assert first.split()[:3] == ["a", "UP", "-"]
+    assert second.split()[:2] == ["b", "UP"]
+    assert last == "2 source(s): 0 DOWN, 0 UNKNOWN, 0 LATE, 2 UP"
+
+
+def test_the_worst_come_first_whatever_their_connector(redis: EmbeddedRedis, connection: Connection) -> None:
+    now = now_ms()
+    store(connection, "a", deadlines={"a-up": now + HOUR, "a-unknown": now - HOUR}, expected={"a-new": now})
+    store(connection, "z", deadlines={"z-up": now + HOUR}, down={"pump-z": now - 2 * HOUR})
+    with monitor(redis, a=Look(sources=2, unknown=1), z=Look(sources=1, down=1)) as url:
+        text, code = report(url, now)
+    assert code == SOME_DOWN
+    assert [line.split()[0] for line in text.splitlines()[1:-1]] == ["pump-z", "a-unknown", "a-new", "a-up", "z-up"]
+    assert text.splitlines()[1].split() == ["pump-z", "DOWN", "1h59m", "ago", "2h1m", "ago", "z", "plant-1"]
+    assert text.splitlines()[-1] == "4 source(s): 1 DOWN, 1 UNKNOWN, 0 LATE, 2 UP"
+
+
+def test_a_source_that_is_unknown_ends_it_with_2(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={"s": now_ms() - HOUR, "t": now_ms() + HOUR})
+    with monitor(redis, c=Look(sources=2, unknown=1)) as url:
+        assert report(url, now_ms())[1] == NOT_KNOWN
+
+
+def test_a_declared_or_late_source_is_not_down(redis: EmbeddedRedis, connection: Connection) -> None:
+    """The deadline is ahead, and within the twenty seconds in which a pump counts as late."""
+    store(connection, "c", deadlines={"pump-1": now_ms() + 19_000}, expected={"new": now_ms()})
+    with monitor(redis, c=Look(sources=1, late=1)) as url:
+        text, code = report(url, now_ms())
+    assert [line.split()[1] for line in text.splitlines()[1:-1]] == ["LATE", "NEW"]
+    assert code == ALL_UP
+
+
+@pytest.mark.parametrize(
+    ("look", "words"),
+    [
+        (Look(sources=1, blind=Blindness("broker", "Kafka does not answer\x1b[31m", 0)), "BLIND c for "),
+        (Look(sources=1, paused="PAUSED"), "PAUSED c: an operator has done so"),
+    ],
+)
+def test_a_pipeline_that_proves_nothing_ends_it_with_2(redis: EmbeddedRedis, connection: Connection, look: Look, words: str) -> None:
+    store(connection, "c", deadlines={"s": now_ms() + HOUR})
+    with monitor(redis, c=look) as url:
+        text, code = report(url, now_ms())
+    assert code == NOT_KNOWN
+    assert text.startswith(words)
+    assert "\x1b" not in text
+
+
+def test_a_monitor_that_no_longer_looks_is_not_believed(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={"s": now_ms() + HOUR})
+    with monitor(redis, tick_ms=now_ms() - HOUR, c=Look(sources=1)) as url:
+        text, code = report(url, now_ms())
+    assert code == NOT_KNOWN
+    assert text.startswith("The monitor has looked at nothing for 1h")
+    with monitor(redis, tick_ms=0) as url:
+        assert report(url, now_ms())[1] == NOT_KNOWN
+
+
+def test_nothing_to_watch_is_not_all_up(redis: EmbeddedRedis, connection: Connection) -> None:
+    with monitor(redis) as url:
+        text, code = report(url, now_ms())
+    assert code == NOT_KNOWN
+    assert text.startswith("No connector has sources in this Redis yet")
+
+
+def test_of_many_the_first_are_shown_and_the_rest_counted(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={f"up-{n:04}": now_ms() + HOUR for n in range(2_500)}, down={f"down-{n}": 1 for n in range(3)})
+    with monitor(redis, c=Look(sources=2_500, down=3)) as url:
+        text, code = report(url, now_ms())
+        all_text, all_code = report(url, now_ms(), everything=True)
+    lines, all_lines = text.splitlines(), all_text.splitlines()
+    assert (code, all_code) == (SOME_DOWN, SOME_DOWN)
+    assert len(lines) == 1 + MOST_SHOWN + 2
+    assert lines[1].startswith("down-0")
+    assert lines[-2] == "... and 2,453 more: --all shows them"
+    assert len(all_lines) == 1 + 2_503 + 1
+    assert len({line.split()[0] for line in all_lines[1:-1]}) == 2_503
+
+
+def test_json_holds_what_the_table_shows(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={"up": now_ms() + HOUR}, down={"pump": 5})
+    with monitor(redis, c=Look(sources=1, down=1)) as url:
+        text, code = report(url, now_ms(), as_json=True)
+    told = json.loads(text)
+    assert (told["status"], told["doubts"], told["more"], code) == ("down", [], 0, SOME_DOWN)
+    assert [(row["name"], row["state"], row["incident"]) for row in told["sources"]] == [
+        ("pump", "DOWN", incident_of("c", "pump", 5)),
+        ("up", "UP", None),
+    ]
+
+
+def test_names_can_do_no_harm_to_a_terminal(redis: EmbeddedRedis, connection: Connection) -> None:
+    names = ["\x1b[2Jgone", "line\nbreak", "\u202eliam", "zero\u200bwidth", "\x9b31m", "raw\udcff", "long" * 50]
+    store(connection, "c", down=dict.fromkeys(names, 1))
+    with monitor(redis, c=Look(down=len(names))) as url:
+        text, _ = report(url, now_ms())
+        told, _ = report(url, now_ms(), as_json=True)
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert len(text.splitlines()) == 1 + len(names) + 1
+    assert r"\u202eliam" in text
+    assert "long" * 14 + "l..." in text
+    assert told.isascii()
+    assert {row["name"] for row in json.loads(told)["sources"]} == {*names[:-2], "raw\\xff", names[-1]}
+
+
+# --- what else may be there
+
+
+def test_where_nobody_listens_it_says_what_to_do() -> None:
+    url = f"http://{LOOPBACK}:{free_port()}"
+    text, code = report(url, now_ms())
+    assert code == NOT_KNOWN
+    assert text.startswith(f"The monitor at {url} cannot be asked: Connection refused")
+    assert "heartbeat monitor monitor.toml" in text
+    told, code = report(url, now_ms(), as_json=True)
+    assert (json.loads(told)["status"], code) == ("unknown", NOT_KNOWN)
+
+
+def test_a_redis_that_is_away_is_what_the_monitor_says(redis: EmbeddedRedis) -> None:
+    view = Seen(Observation(tick_ms=now_ms()), (), InForce(Rules(), Server(LOOPBACK, free_port())))
+    server = serve("127.0.0.1:0", view)
+    server.start()
+    try:
+        text, code = report(server.origin, now_ms())
+    finally:
+        server.stop()
+    assert code == NOT_KNOWN
+    assert "it answers 503: Redis at 127.0.0.1" in text
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server that gives everybody this answer."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Location", "http://elsewhere.invalid/")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://{LOOPBACK}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, b"<html>", "not answer as a monitor does"),
+        (200, b'{"connectors": 5}', "not answer as a monitor does"),
+        (200, b"\xff", "not answer as a monitor does"),
+        (200, b"[" * 100_000, "not answer as a monitor does"),
+        (302, b"", "it answers 302"),
+        (500, b'{"error": "\\u001b[31mred"}', r"it answers 500: \x1b[31mred"),
+        (404, b"[]", "it answers 404: Not Found"),
+    ],
+)
+def test_somebody_else_who_answers_is_not_taken_for_a_monitor(status: int, body: bytes, words: str) -> None:
+    with answering(status, body) as url:
+        text, code = report(url, now_ms())
+    assert code == NOT_KNOWN
+    assert words in text
+
+
+def test_who_accepts_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartbeat.monitor.status._TIMEOUT_S", 0.2)
+    with socket.create_server((LOOPBACK, 0)) as hanging:
+        text, code = report(f"http://{LOOPBACK}:{hanging.getsockname()[1]}", now_ms())
+    assert code == NOT_KNOWN
+    assert "no answer in" in text
+
+
+def test_no_proxy_is_followed(redis: EmbeddedRedis, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://{LOOPBACK}:{free_port()}")
+    store(connection, "c", deadlines={"s": now_ms() + HOUR})
+    with monitor(redis, c=Look(sources=1)) as url:
+        assert report(url, now_ms())[1] == ALL_UP
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://host", "http://", "http://host:0", "http://host:x", "http://[::1"])
+def test_what_is_no_url_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="--url"):
+        report(url, now_ms())
+
+
+def test_a_password_in_the_url_is_not_printed() -> None:
+    text, _ = report(f"http://me:hunter22@{LOOPBACK}:{free_port()}", now_ms())
+    assert "hunter22" not in text
