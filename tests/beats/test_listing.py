@@ -12,6 +12,7 @@ from heartbeat.beats import listing
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.listing import MOST_LOOKED_AT, Cursor, Entry, Found, Page, Query, Room, Span
+from heartbeat.beats.template import LONGEST_NAME
 from heartbeat.errors import BadRequest
 
 TTL = 60_000
@@ -153,6 +154,14 @@ def test_a_pass_goes_on_when_the_connector_at_which_it_stood_is_deleted(connecti
     assert asked.begin is None
 
 
+def test_a_cursor_that_time_has_passed_by_brings_nothing_back(connection: Connection) -> None:
+    """Who was alive at the page before may be due at this one: its span begins later then."""
+    Index(deadlines={f"s{number}": NOW + number for number in range(5)}).store(connection, "c")
+    begin = Cursor(b"c", Room.DEADLINES, Entry(float(NOW), b"s0"))
+    page = listing.page(connection, Query({"c": [Span(Room.DEADLINES, NOW + 3)]}, 10, any_name, row, begin))
+    assert [name for _, _, name, _ in page.rows] == ["s3", "s4"]
+
+
 def test_a_page_ends_when_it_has_looked_at_enough(connection: Connection) -> None:
     many = MOST_LOOKED_AT + 5_000
     Index(deadlines={f"s{number}": NOW + number // 7 for number in range(many)}).store(connection, "c")
@@ -219,20 +228,14 @@ def test_the_overview_tells_redis_time_and_who_has_an_index(connection: Connecti
     assert now_ms >= before_s * 1000
 
 
-@pytest.mark.parametrize("name", [b"", b"raw\xff", "ünï".encode(), b"x" * 2_000])
+@pytest.mark.parametrize("name", [b"", b"raw\xff", "ünï".encode(), b"x" * LONGEST_NAME])
 def test_a_cursor_survives_a_url(name: bytes) -> None:
     cursor = Cursor(b"c", Room.DOWN, Entry(float(NOW), name))
     assert Cursor.parse(cursor.text()) == cursor
     assert Cursor.parse(Cursor(b"\xff", Room.EXPECTED, None).text()) == Cursor(b"\xff", Room.EXPECTED, None)
     assert cursor.text().isascii()
+    assert len(cursor.text()) < 8_000  # what proxies take
     assert set("+/=& ").isdisjoint(cursor.text())
-
-
-def test_names_too_long_for_a_url_are_passed_all_the_same(connection: Connection) -> None:
-    names = ["a", *(letter * 5_000 for letter in "bcd"), "e"]
-    Index(deadlines=dict.fromkeys(names, NOW)).store(connection, "c")
-    assert [name for _, _, name, _ in all_of(connection, query({"c": EVERYTHING}, 1))] == names
-    assert len(Cursor(b"c", Room.DOWN, Entry(1.0, b"b" * 5_000)).text()) < 3_000
 
 
 @pytest.mark.parametrize("text", ["", "x", "####", "ä", "kwEC", "a" * 10_000, Cursor(b"c", Room.DOWN, Entry(float("nan"), b"")).text()])

@@ -53,7 +53,7 @@ def test_channels_tell_what_waits_and_what_failed() -> None:
     assert found["heartbeat_channel_pending", ops] == 3
     assert found["heartbeat_channel_oldest_pending_age_seconds", ops] == 4
     assert found["heartbeat_channel_last_success_timestamp_seconds", ops] == (NOW - 90_000) / 1000
-    assert found["heartbeat_channel_failures_total", ops] == 7
+    assert found["heartbeat_channel_failures", ops] == 7
     assert found["heartbeat_channel_lost_total", ops] == 2
     assert (found["heartbeat_channel_leader", ops], found["heartbeat_channel_leader", new]) == (1, 0)
     assert ("heartbeat_channel_last_success_timestamp_seconds", new) not in found

@@ -24,12 +24,12 @@ class Policy:
 class Rules:
     """Pumps have a grace and a warning of their own."""
 
-    longest_grace_ms: int = 10_000
+    longest_grace_ms: int = 60_000
     shortest_grace_ms: int = 5_000
     longest_warn_ms: int = 20_000
 
     def of(self, connector: str, source: str) -> Policy:
-        return Policy(10_000, 20_000, ("plant-1",)) if source.startswith("pump") else Policy()
+        return Policy(60_000, 20_000, ("plant-1",)) if source.startswith("pump") else Policy()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ _LEAST_COST: Final = 100
 """What a look counts for if it finds nothing: a page makes some hundred of them at most."""
 _FEWEST_AT_ONCE: Final = 100
 _MOST_AT_ONCE: Final = 2_000
-_LONGEST_NAME: Final = 2_000
 
 _PAGE: Final = """
 -- KEYS: a sorted set. ARGV: lowest and highest score, how many, then score and member behind which to begin, if there is one.
@@ -101,11 +100,8 @@ class Cursor(NamedTuple):
     position: Entry | None
 
     def text(self) -> str:
-        """Return it as a word that fits into a URL; a name that does not is cut, behind all that begin as it does."""
-        position = self.position
-        if position is not None and len(position.member) > _LONGEST_NAME:
-            position = Entry(position.score, position.member[:_LONGEST_NAME] + b"\xff")
-        return base64.urlsafe_b64encode(msgspec.msgpack.encode(self._replace(position=position))).rstrip(b"=").decode()
+        """Return it as a word that can stand in a URL."""
+        return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).rstrip(b"=").decode()
 
     @classmethod
     def parse(cls, text: str) -> Cursor:

@@ -66,8 +66,8 @@ class _Snapshot(Collector):
         leader = GaugeMetricFamily("heartbeat_channel_leader", "1 if this monitor delivers to the channel.", labels=label)
         pending = GaugeMetricFamily("heartbeat_channel_pending", "Changes that the channel has not got yet.", labels=label)
         oldest = GaugeMetricFamily("heartbeat_channel_oldest_pending_age_seconds", "How old the oldest of them is.", labels=label)
-        failures = CounterMetricFamily("heartbeat_channel_failures", "Attempts that failed.", labels=label)
-        lost = CounterMetricFamily("heartbeat_channel_lost", "Changes given up: the channel refused them for good.", labels=label)
+        failures = GaugeMetricFamily("heartbeat_channel_failures", "Attempts that failed since the last success.", labels=label)
+        lost = CounterMetricFamily("heartbeat_channel_lost", "Changes that the channel will not get.", labels=label)
         success = GaugeMetricFamily("heartbeat_channel_last_success_timestamp_seconds", "When a message last got there.", labels=label)
         for channel in self._view.channels():
             name = (valid(channel.channel),)

@@ -50,7 +50,7 @@ class Observation(Protocol):
 
 
 class Channel(Protocol):
-    """How far the delivery to a channel has come. ``oldest_pending_ms`` and ``last_success_ms`` are epoch ms."""
+    """How far the delivery to a channel has come; times are epoch ms. ``failures`` counts attempts since the last success."""
 
     @property
     def channel(self) -> str: ...
