@@ -19,7 +19,7 @@ from heartbeat.embedded.ports import LOOPBACK, free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import UsageError
 from heartbeat.monitor.flips import incident_of
-from heartbeat.monitor.status import ALL_UP, MOST_SHOWN, NOT_KNOWN, SOME_DOWN, report
+from heartbeat.monitor.status import ALL_UP, MOST_SHOWN, NOT_KNOWN, SOME_DOWN, report, run
 from heartbeat.monitor.view import InForce
 from heartbeat.monitor.vision import Blindness
 from heartbeat.monitor.web import serve
@@ -109,6 +109,7 @@ def test_a_declared_or_late_source_is_not_down(redis: EmbeddedRedis, connection:
     [
         (Look(sources=1, blind=Blindness("broker", "Kafka does not answer\x1b[31m", 0)), "BLIND c for "),
         (Look(sources=1, paused="PAUSED"), "PAUSED c: an operator has done so"),
+        (Look(sources=1, error="Redis refuses us"), "The index of c cannot be looked at: Redis refuses us"),
     ],
 )
 def test_a_pipeline_that_proves_nothing_ends_it_with_2(redis: EmbeddedRedis, connection: Connection, look: Look, words: str) -> None:
@@ -135,6 +136,30 @@ def test_nothing_to_watch_is_not_all_up(redis: EmbeddedRedis, connection: Connec
         text, code = report(url, now_ms())
     assert code == NOT_KNOWN
     assert text.startswith("No connector has sources in this Redis yet")
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_who_is_judged_between_two_questions_does_not_pass_for_up(redis: EmbeddedRedis, connection: Connection, moment: int) -> None:
+    keys = Keys("c")
+    store(connection, "c", deadlines={"s": 1, "up": now_ms() + HOUR})
+
+    class Judging(Seen):
+        """Judges when it is asked for its settings for the n-th time, which is before each page."""
+
+        asked = 0
+
+        def settings(self) -> InForce:
+            if Judging.asked == moment:
+                connection.calls(("ZREM", keys.deadlines, "s"), ("ZADD", keys.down, 1, "s"))
+            Judging.asked += 1
+            return InForce(Rules(), Server(redis.host, redis.port))
+
+    server = serve("127.0.0.1:0", Judging(Observation(tick_ms=now_ms() + HOUR, connectors={"c": Look(sources=2)})))
+    server.start()
+    try:
+        assert report(server.origin, now_ms())[1] != ALL_UP
+    finally:
+        server.stop()
 
 
 def test_of_many_the_first_are_shown_and_the_rest_counted(redis: EmbeddedRedis, connection: Connection) -> None:
@@ -258,7 +283,7 @@ def test_no_proxy_is_followed(redis: EmbeddedRedis, connection: Connection, monk
         monkeypatch.setenv(name, f"http://{LOOPBACK}:{free_port()}")
     store(connection, "c", deadlines={"s": now_ms() + HOUR})
     with monitor(redis, c=Look(sources=1)) as url:
-        assert report(url, now_ms())[1] == ALL_UP
+        assert run(url)[1] == ALL_UP
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "ftp://host", "http://", "http://host:0", "http://host:x", "http://[::1"])

@@ -52,6 +52,12 @@ def test_redis_being_away_makes_it_unready_and_not_unhealthy() -> None:
     assert (reply.status_code, reply.json()["errors"]) == (503, ["Redis at there:1: refused"])
 
 
+def test_an_index_that_cannot_be_looked_at_makes_it_unready() -> None:
+    client = client_of(Seen(Observation(connectors={"c": Look(error="Redis refuses us"), "d": Look()})))
+    assert (client.get("/readyz").status_code, client.get("/readyz").json()["errors"]) == (503, ["connector c: Redis refuses us"])
+    assert [one["error"] for one in client.get("/api/v1/pipeline").json()["connectors"]] == ["Redis refuses us", None]
+
+
 def test_a_file_that_is_not_in_force_makes_it_unready() -> None:
     view = Seen(in_force=InForce(Rules(), Server(LOOPBACK, 1), ("monitor.toml, line 3: no such key",)))
     reply = client_of(view).get("/readyz")

@@ -42,6 +42,7 @@ class Look:
     proven_until_ms: int | None = None
     blind: Blindness | None = None
     paused: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 MOST_SHOWN: Final = 50
 ALL_UP, SOME_DOWN, NOT_KNOWN = 0, 1, 2
 _WORST_FIRST: Final = (DOWN, UNKNOWN, PAUSED, LATE, NEW, UP)
+_AS_ASKED: Final = (UNKNOWN, PAUSED, DOWN, LATE, NEW, UP)
+"""Who is judged between two questions moves from UNKNOWN to DOWN, and must not fall between them: that would pass for all up."""
 _WORDS: Final = {ALL_UP: "up", SOME_DOWN: "down", NOT_KNOWN: "unknown"}
 _TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 64 << 20
@@ -44,6 +46,7 @@ class _Connector(msgspec.Struct, frozen=True):
     sources: dict[str, int]
     blind: _Blind | None = None
     paused: str | None = None
+    error: str | None = None
 
 
 class _Stages(msgspec.Struct, frozen=True):
@@ -68,6 +71,11 @@ class _Answer:
     pipeline: _Pipeline
     rows: Sequence[Source]
     more: int
+
+
+def run(url: str, *, as_json: bool = False, everything: bool = False) -> tuple[str, int]:
+    """Do the same now."""
+    return report(url, time.time_ns() // 1_000_000, as_json=as_json, everything=everything)
 
 
 def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = False) -> tuple[str, int]:
@@ -111,6 +119,8 @@ def _doubts(pipeline: _Pipeline, now_ms: int) -> Iterator[str]:
     if not pipeline.connectors:
         yield "No connector has sources in this Redis yet: is a worker running, and does the monitor read the Redis that it writes?"
     for connector in pipeline.connectors:
+        if connector.error:
+            yield f"The index of {connector.name} cannot be looked at: {connector.error}"
         if connector.blind is not None:
             blind = connector.blind
             yield f"BLIND {connector.name} for {duration(max(0, now_ms - blind.since_ms))}: {blind.stage}: {blind.message}"
@@ -167,8 +177,14 @@ def _origin(parts: SplitResult) -> str:
 
 
 def _ask(parts: SplitResult, most: int | None) -> _Answer:
+    """Ask for the pipeline, and for the worst sources, one more than are wanted: it tells whether there are others."""
     pipeline = _get(parts, "/api/v1/pipeline", _Pipeline)
-    rows = list(islice(_rows(parts, most or MOST_AT_ONCE), None if most is None else most + 1))
+    rows: list[Source] = []
+    wanted = None if most is None else most + 1
+    for state in _AS_ASKED:
+        if wanted is None or len(rows) < wanted or state == DOWN:
+            rows += islice(_rows(parts, state, min(wanted or MOST_AT_ONCE, MOST_AT_ONCE)), wanted)
+    rows.sort(key=lambda row: _WORST_FIRST.index(row.state))
     shown = rows[:most]
     total = sum(connector.sources.get("total", 0) for connector in pipeline.connectors)
     beaten = sum(row.state != NEW for row in shown)
@@ -176,18 +192,15 @@ def _ask(parts: SplitResult, most: int | None) -> _Answer:
     return _Answer(pipeline, shown, max(total - beaten, 1) if len(rows) > len(shown) else 0)
 
 
-def _rows(parts: SplitResult, at_once: int) -> Iterator[Source]:
-    """Yield sources, the worst first."""
-    pages = 0
-    for state in _WORST_FIRST:
-        query: dict[str, str | int] = {"state": state, "limit": min(at_once + 1, MOST_AT_ONCE)}
-        while pages < _MOST_PAGES:
-            pages += 1
-            page = _get(parts, f"/api/v1/sources?{urlencode(query)}", _Page)
-            yield from page.sources
-            if page.next is None:
-                break
-            query["cursor"] = page.next
+def _rows(parts: SplitResult, state: str, at_once: int) -> Iterator[Source]:
+    """Yield sources in a state, page by page."""
+    query: dict[str, str | int] = {"state": state, "limit": at_once}
+    for _ in range(_MOST_PAGES):
+        page = _get(parts, f"/api/v1/sources?{urlencode(query)}", _Page)
+        yield from (row for row in page.sources if row.state == state)
+        if page.next is None:
+            return
+        query["cursor"] = page.next
 
 
 def _get(parts: SplitResult, path: str, kind: Any) -> Any:

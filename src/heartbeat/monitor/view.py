@@ -14,7 +14,10 @@ from heartbeat.monitor.vision import Blindness, Part
 
 
 class Look(Protocol):
-    """A connector as the last tick saw it. ``unknown`` counts those due but unproven; ``paused`` says what an operator did."""
+    """A connector as the last tick saw it. ``sources`` counts all that are not down, ``unknown`` those due but unproven.
+
+    ``paused`` says what an operator did, ``error`` why the connector's index could not be looked at.
+    """
 
     @property
     def sources(self) -> int: ...
@@ -32,6 +35,8 @@ class Look(Protocol):
     def blind(self) -> Blindness | None: ...
     @property
     def paused(self) -> str: ...
+    @property
+    def error(self) -> str: ...
 
 
 class Observation(Protocol):

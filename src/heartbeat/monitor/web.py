@@ -66,11 +66,12 @@ class Web:
         return _refuse(503, stands) if stands else _json({"status": "ok"})
 
     def ready(self, _request: Request) -> Response:
-        """GET /readyz: whether Redis answers and the settings are those of the file; what channels last failed with is only told."""
+        """GET /readyz: whether all indexes are looked at and the file's settings are in force; what channels failed with is only told."""
         seen, stands = self._view.observation(), self._stands_still()
         errors = [stands] if stands else []
         if seen.error:
             errors.append(seen.error)
+        errors += [f"connector {name}: {look.error}" for name, look in seen.connectors.items() if look.error]
         errors += self._view.settings().errors
         channels = {valid(channel.channel): _clean(channel.last_error) for channel in self._view.channels() if channel.last_error}
         reply = {"status": "not ready" if errors else "ok", "errors": [*map(_clean, errors)], "channels": channels}
@@ -205,6 +206,7 @@ def _connector(name: str, look: Look, now_ms: int) -> dict[str, Any]:
         "name": valid(name),
         "blind": None if blind is None else msgspec.structs.replace(blind, message=_clean(blind.message)),
         "paused": look.paused or None,
+        "error": _clean(look.error) or None,
         "proven_until_ms": look.proven_until_ms,
         "sources": {"total": look.sources + look.down, **{state.lower(): count for state, count in metrics.counts(look).items()}},
         # The broker has answered whoever proved most lately; the consumer is as far as the partition furthest behind.
