@@ -17,7 +17,8 @@ from heartbeat.beats import measures
 from heartbeat.beats.clock import Clock
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.holdings import Held, Holdings
-from heartbeat.beats.keyspace import Keyspace, Stored
+from heartbeat.beats.keyspace import Keyspace
+from heartbeat.beats.partitions import Partitions, Stored
 from heartbeat.beats.proof import Sample, Sight
 from heartbeat.beats.settings import Limits, Rules
 from heartbeat.beats.sink import HeartbeatSink
@@ -251,10 +252,10 @@ def test_the_settings_are_those_of_the_sink(document: Path, header: str) -> None
 
 
 def test_the_sinks_own_figures_are_those_that_it_tells() -> None:
-    keyspace = Keyspace(Connection(Server("127.0.0.1", 1)), "never asked")
-    sources = Sources(keyspace, Limits(ttl_ms=1, most=1, horizon_ms=1))
+    connection = Connection(Server("127.0.0.1", 1))
+    sources = Sources(Keyspace(connection, "never asked"), Limits(ttl_ms=1, most=1, horizon_ms=1))
     sources.indexed = 1
-    holdings = Holdings(keyspace, PartitionLogs({}), Clock(), Rules("", ttl_ms=1, horizon_ms=1))
+    holdings = Holdings(Partitions(connection, "never asked"), PartitionLogs({}), Clock(), Rules("", ttl_ms=1, horizon_ms=1))
     holdings.held = {TopicPartition("topic", 0): Held("", Stored(1, 1, 1, 1), Sight(1, held=Sample(1, 2)))}
     holdings.claims = {"rebuild": 1}
     told = [

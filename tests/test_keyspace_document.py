@@ -12,7 +12,8 @@ from tests.test_documents import blocks, prose, rows
 from heartbeat.beats import console, packing, scripts
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, MONITORS, Keys, channel, deliveries
-from heartbeat.beats.keyspace import Info, Keyspace, Row
+from heartbeat.beats.keyspace import Info, Keyspace
+from heartbeat.beats.partitions import Partitions, Row
 from heartbeat.beats.signals import MOST_RUNS, Order, Signal
 from heartbeat.connect.api import TopicPartition
 from heartbeat.embedded.redis import EmbeddedRedis
@@ -42,8 +43,9 @@ def server() -> Iterator[Server]:
 
 def fill(keyspace: Keyspace, connection: Connection) -> None:
     """Claim, write and advance as a task does; what is past its deadline touches no public key, so that one is set by hand."""
-    claimed = keyspace.claim("9f2c4e61d07b35a8", 60_000, TOKEN, [FIRST, SECOND])
-    assert keyspace.begin(TOKEN, {FIRST: 1200, SECOND: 918}, [])
+    partitions = Partitions(connection, CONNECTOR)
+    claimed = partitions.claim("9f2c4e61d07b35a8", 60_000, TOKEN, [FIRST, SECOND])
+    assert partitions.begin(TOKEN, {FIRST: 1200, SECOND: 918}, [])
     beats = [("pump:7", 1795366626485), ("pump:8", 1795366626000)]
     with connection.faults():
         connection.send(packing.beats(keyspace.keys.deadlines, beats, 60_000, {"pump:8": 120_000}, refusing=None))
@@ -54,7 +56,7 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
     assert keyspace.signal([(start.source, start.order, start.status, start.run, start.packed())], MOST_RUNS) == [1]
     assert keyspace.bye([("pump:9", 1795366600000, 60_000)], 60_000, 0) == {"pump:9"}
     row = Row(FIRST, TOKEN, 1200, 1204, 1795362031007, 1795366690412, 3, "ZVOvDJw7R0m1x2yT8kq3Gg")
-    assert not keyspace.advance(claimed.run_id, [row], {"beats": 2}, 1795366690412).refused
+    assert not partitions.advance(claimed.run_id, [row], {"beats": 2}, 1795366690412).refused
 
 
 def examples() -> list[tuple[str, str]]:

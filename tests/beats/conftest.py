@@ -10,6 +10,7 @@ import pytest
 
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keyspace import Keyspace
+from heartbeat.beats.partitions import Partitions
 from heartbeat.embedded.redis import EmbeddedRedis
 
 
@@ -42,3 +43,8 @@ def connection(server: EmbeddedRedis, opened: Callable[..., Connection]) -> Conn
 @pytest.fixture
 def keyspace(connection: Connection) -> Keyspace:
     return Keyspace(connection, "c")
+
+
+@pytest.fixture
+def partitions(connection: Connection) -> Partitions:
+    return Partitions(connection, "c")

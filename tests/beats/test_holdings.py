@@ -13,7 +13,7 @@ from tests.beats.parts import P0, P1, P2, TTL, FakeLogs, now_ms
 from heartbeat.beats.clock import Clock
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.holdings import Holdings
-from heartbeat.beats.keyspace import Keyspace, Stored
+from heartbeat.beats.partitions import Partitions, Stored
 from heartbeat.beats.settings import Rules
 from heartbeat.connect.api import Committed, TopicPartition
 from heartbeat.errors import ConnectError, Reclaim, RetriableError
@@ -26,7 +26,7 @@ RULES = Rules("x", TTL, HORIZON)
 class Task:
     """Holdings whose clock the test moves; Redis seems to go along with it."""
 
-    keyspace: Keyspace
+    partitions: Partitions
     rules: Rules = RULES
     logs: FakeLogs = field(default_factory=lambda: FakeLogs(ends={P0: 100, P1: 100, P2: 100}))
     offset_ms: int = 0
@@ -34,7 +34,7 @@ class Task:
 
     def __post_init__(self) -> None:
         self.clock = Clock(lambda: now_ms() + self.offset_ms)
-        self.holdings = Holdings(self.keyspace, self.logs, self.clock, self.rules)
+        self.holdings = Holdings(self.partitions, self.logs, self.clock, self.rules)
 
     def open(self, *partitions: TopicPartition, **committed: Committed | None) -> Mapping[TopicPartition, int]:
         return self.holdings.open({p: committed.get(f"p{p.partition}") for p in partitions})
@@ -51,19 +51,19 @@ class Task:
         self.look()
 
     def stored(self, partition: TopicPartition = P0) -> Stored:
-        return self.keyspace.read_proof()[partition]
+        return self.partitions.read_proof()[partition]
 
 
 @pytest.fixture
-def task(keyspace: Keyspace) -> Task:
-    return Task(keyspace)
+def task(partitions: Partitions) -> Task:
+    return Task(partitions)
 
 
-def left(keyspace: Keyspace, offset: int, sight: tuple[Any, ...] = (), partition: TopicPartition = P0) -> None:
+def left(partitions: Partitions, offset: int, sight: tuple[Any, ...] = (), partition: TopicPartition = P0) -> None:
     """Make Redis hold what an earlier task left there."""
     name = f"{partition.topic}/{partition.partition}"
     fields = dict(zip(("offset", "since", "until", "epoch"), (offset, *sight), strict=False))
-    keyspace._connection.call("HSET", keyspace.keys.proof, "config", "x", *(w for f, v in fields.items() for w in (f"{name}/{f}", v)))
+    partitions._connection.call("HSET", partitions.keys.proof, "config", "x", *(w for f, v in fields.items() for w in (f"{name}/{f}", v)))
 
 
 # --- where a partition starts
@@ -74,9 +74,9 @@ def left(keyspace: Keyspace, offset: int, sight: tuple[Any, ...] = (), partition
     [(50, 50, 50), (50, 40, 40), (40, 50, 40), (50, None, 50), (0, 0, 0), (100, 100, 100)],
 )
 def test_a_partition_starts_at_the_lesser_of_what_is_stored_and_committed(
-    task: Task, keyspace: Keyspace, stored: int, committed: int | None, start: int
+    task: Task, partitions: Partitions, stored: int, committed: int | None, start: int
 ) -> None:
-    left(keyspace, stored, (1, 2, 7))
+    left(partitions, stored, (1, 2, 7))
     assert task.open(P0, p0=None if committed is None else Committed(committed)) == {P0: start}
     assert task.stored() == Stored(start, 1, 2, 7)
     assert task.holdings.claims == {"resumed": 1}
@@ -132,43 +132,43 @@ def test_a_log_that_was_kept_shorter_than_the_horizon_is_told(task: Task, caplog
     assert "incomplete since before offset 90" in caplog.text
 
 
-def test_only_the_partition_of_which_nothing_is_stored_goes_back(task: Task, keyspace: Keyspace) -> None:
-    left(keyspace, 50, (1, 2, 7), P1)
+def test_only_the_partition_of_which_nothing_is_stored_goes_back(task: Task, partitions: Partitions) -> None:
+    left(partitions, 50, (1, 2, 7), P1)
     task.logs.times[P0] = [now_ms()]
     assert task.open(P0, P1, p0=Committed(60), p1=Committed(60)) == {P0: 0, P1: 50}
     assert [set(asked) for asked in task.logs.looked_up] == [{P0}]
 
 
 @pytest.mark.parametrize(("reset", "start"), [("earliest", 10), ("latest", 100)])
-def test_an_explicit_reset_is_honoured_on_the_first_start_only(task: Task, keyspace: Keyspace, reset: str, start: int) -> None:
-    task = Task(keyspace, replace(RULES, offset_reset=reset))
+def test_an_explicit_reset_is_honoured_on_the_first_start_only(task: Task, partitions: Partitions, reset: str, start: int) -> None:
+    task = Task(partitions, replace(RULES, offset_reset=reset))
     task.logs.first[P0] = 10
     task.logs.times[P0] = [now_ms()] * 90
     assert task.open(P0) == {P0: start}
-    keyspace._connection.call("FLUSHALL")
+    partitions._connection.call("FLUSHALL")
     task.logs.first[P0], task.logs.times[P0] = 20, [0, now_ms()]
     assert task.open(P0, p0=Committed(95)) == {P0: 21}, "a commit exists: Redis lost the index, this is no first start"
 
 
-def test_no_reset_at_all_is_an_error_where_nothing_says_where_to_start(keyspace: Keyspace) -> None:
-    task = Task(keyspace, replace(RULES, offset_reset="none"))
+def test_no_reset_at_all_is_an_error_where_nothing_says_where_to_start(partitions: Partitions) -> None:
+    task = Task(partitions, replace(RULES, offset_reset="none"))
     with pytest.raises(ConnectError, match=r"t-0 has no offset to start from, and auto\.offset\.reset is none") as caught:
         task.open(P0)
     assert not isinstance(caught.value, RetriableError)
 
 
 def test_records_that_kafka_no_longer_has_are_told_and_end_what_was_proven(
-    task: Task, keyspace: Keyspace, caplog: pytest.LogCaptureFixture
+    task: Task, partitions: Partitions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    left(keyspace, 50, (1, 2, 7))
+    left(partitions, 50, (1, 2, 7))
     task.logs.first[P0] = 60
     assert task.open(P0, p0=Committed(55)) == {P0: 60}
     assert "no longer has the records from offset 50 to 60" in caplog.text
     assert task.stored() == Stored(60)
 
 
-def test_an_offset_beyond_the_end_is_of_another_log_and_goes_back_to_the_horizon(task: Task, keyspace: Keyspace) -> None:
-    left(keyspace, 101, (1, 2, 7))
+def test_an_offset_beyond_the_end_is_of_another_log_and_goes_back_to_the_horizon(task: Task, partitions: Partitions) -> None:
+    left(partitions, 101, (1, 2, 7))
     task.logs.times[P0] = [now_ms() - HORIZON - 60_000, now_ms()]
     assert task.open(P0, p0=Committed(101)) == {P0: 1}
     assert task.stored() == Stored(1)
@@ -186,11 +186,11 @@ def test_an_offset_beyond_the_end_is_of_another_log_and_goes_back_to_the_horizon
     ],
 )
 def test_processing_time_goes_on_where_the_group_has_committed_and_never_back(
-    keyspace: Keyspace, stored: int | None, committed: int | None, reset: str | None, start: int
+    partitions: Partitions, stored: int | None, committed: int | None, reset: str | None, start: int
 ) -> None:
-    task = Task(keyspace, replace(RULES, replays=False, offset_reset=reset))
+    task = Task(partitions, replace(RULES, replays=False, offset_reset=reset))
     if stored is not None:
-        left(keyspace, stored, (1, 2, 7))
+        left(partitions, stored, (1, 2, 7))
     task.logs.times[P0] = [now_ms()]
     assert task.open(P0, p0=None if committed is None else Committed(committed)) == {P0: start}
     assert task.stored() == Stored(start), "what was proven of records' own times is not proven of the time of processing"
@@ -198,17 +198,17 @@ def test_processing_time_goes_on_where_the_group_has_committed_and_never_back(
 
 
 def test_another_configuration_drops_the_index_and_starts_at_the_horizon(
-    task: Task, keyspace: Keyspace, caplog: pytest.LogCaptureFixture
+    task: Task, partitions: Partitions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    left(keyspace, 50)
-    other = Task(keyspace, replace(RULES, config="y"))
+    left(partitions, 50)
+    other = Task(partitions, replace(RULES, config="y"))
     other.logs.times[P0] = [now_ms()]
     assert other.open(P0, p0=Committed(50)) == {P0: 0}
     assert "the index is built anew" in caplog.text
 
 
-def test_a_claim_that_somebody_overtakes_is_tried_again(connection: Connection, keyspace: Keyspace) -> None:
-    other = Task(keyspace)
+def test_a_claim_that_somebody_overtakes_is_tried_again(connection: Connection, partitions: Partitions) -> None:
+    other = Task(partitions)
 
     @dataclass
     class Slow(FakeLogs):
@@ -216,7 +216,7 @@ def test_a_claim_that_somebody_overtakes_is_tried_again(connection: Connection, 
             other.open(P0)
             return super().bounds(partitions)
 
-    task = Task(keyspace, logs=Slow(ends={P0: 100}))
+    task = Task(partitions, logs=Slow(ends={P0: 100}))
     with pytest.raises(RetriableError, match="another task has claimed"):
         task.open(P0)
     assert task.holdings.held == {}
@@ -244,16 +244,16 @@ def test_offsets_of_partitions_that_are_not_held_are_not_stored(task: Task) -> N
 
 @pytest.mark.parametrize("why", ["flush", "another claim", "an operator"])
 def test_an_advance_that_redis_refuses_gives_the_partition_back_and_a_claim_heals_it(
-    task: Task, connection: Connection, keyspace: Keyspace, why: str
+    task: Task, connection: Connection, partitions: Partitions, why: str
 ) -> None:
     task.open(P0, P1)
     task.holdings.advance({P0: 105, P1: 105})
     if why == "flush":
         connection.execute("FLUSHALL")
     elif why == "another claim":
-        Task(keyspace).open(P0)
+        Task(partitions).open(P0)
     else:
-        keyspace.alter({P0: 7})
+        partitions.alter({P0: 7})
     with pytest.raises(Reclaim) as caught:
         task.holdings.advance({P0: 106, P1: 106})
     assert P0 in caught.value.partitions
@@ -315,14 +315,14 @@ def test_nothing_is_asked_while_nothing_is_held(task: Task) -> None:
     assert task.logs.asked_for == []
 
 
-def test_what_was_proven_goes_on_over_a_claim_in_time_and_begins_anew_after_a_gap(task: Task, keyspace: Keyspace) -> None:
+def test_what_was_proven_goes_on_over_a_claim_in_time_and_begins_anew_after_a_gap(task: Task, partitions: Partitions) -> None:
     task.open(P0)
     task.look()
     task.look()
     task.holdings.advance({})
     proven = task.stored()
     for gap_ms, goes_on in ((1_000, True), (10_000, False)):
-        after = Task(keyspace, offset_ms=task.offset_ms + gap_ms)
+        after = Task(partitions, offset_ms=task.offset_ms + gap_ms)
         after.open(P0, p0=Committed(100))
         after.look()
         after.look()
@@ -407,9 +407,9 @@ def test_a_log_that_ends_before_what_was_applied_is_given_back(task: Task) -> No
     assert task.open(P0, p0=Committed(100)) == {P0: 0}
 
 
-def test_the_log_of_a_partition_is_known_over_a_claim_also_where_nothing_is_proven_yet(task: Task, keyspace: Keyspace) -> None:
-    left(keyspace, 50)
-    keyspace._connection.call("HSET", keyspace.keys.proof, "t/0/log", "id of t")
+def test_the_log_of_a_partition_is_known_over_a_claim_also_where_nothing_is_proven_yet(task: Task, partitions: Partitions) -> None:
+    left(partitions, 50)
+    partitions._connection.call("HSET", partitions.keys.proof, "t/0/log", "id of t")
     task.open(P0, p0=Committed(50))
     task.logs.ids["t"] = "another"
     task.look()
@@ -421,7 +421,7 @@ def test_the_log_of_a_partition_is_known_over_a_claim_also_where_nothing_is_prov
 
 
 def topics_of(task: Task) -> Mapping[str, int]:
-    return task.keyspace.claim("x", TTL, "look", []).topics
+    return task.partitions.claim("x", TTL, "look", []).topics
 
 
 def test_the_partition_set_is_stored_with_the_next_advance(task: Task) -> None:
@@ -450,9 +450,9 @@ def test_a_topic_about_which_nobody_answers_or_that_is_gone_takes_nothing_away(t
     assert topics_of(task) == {"t": 3}
 
 
-def test_a_task_that_does_not_know_a_topic_yet_does_not_take_it_out_of_the_set(keyspace: Keyspace) -> None:
+def test_a_task_that_does_not_know_a_topic_yet_does_not_take_it_out_of_the_set(partitions: Partitions) -> None:
     rules = replace(RULES, pattern=True)
-    early, late = Task(keyspace, rules), Task(keyspace, rules, offset_ms=100)
+    early, late = Task(partitions, rules), Task(partitions, rules, offset_ms=100)
     for task in (early, late):
         task.logs.counts = {"t": 3, "u": 2}
         task.open(P0 if task is late else TopicPartition("u", 0))
@@ -475,9 +475,9 @@ def test_a_topic_of_which_something_is_held_is_not_gone_because_a_broker_says_so
         assert topics_of(task) == {"t": 3, "u": 2}
 
 
-def test_a_partition_set_from_the_future_is_replaced(task: Task, keyspace: Keyspace) -> None:
-    left(keyspace, 0)
-    keyspace._connection.call("HSET", keyspace.keys.proof, "partitions", '{"t":3}', "partitions_at", now_ms() + 3_600_000)
+def test_a_partition_set_from_the_future_is_replaced(task: Task, partitions: Partitions) -> None:
+    left(partitions, 0)
+    partitions._connection.call("HSET", partitions.keys.proof, "partitions", '{"t":3}', "partitions_at", now_ms() + 3_600_000)
     task.logs.counts["t"] = 5
     task.open(P0)
     for _ in range(2):
@@ -498,11 +498,11 @@ def test_a_refused_partition_set_is_stored_after_the_next_claim(task: Task, conn
     assert topics_of(task) == {"t": 3}
 
 
-def test_with_a_pattern_topics_that_others_hold_are_asked_about_too(keyspace: Keyspace) -> None:
-    Task(keyspace).open(P0)
-    keyspace._connection.call("HSET", keyspace.keys.proof, "partitions", '{"t":3,"theirs":2}', "partitions_at", 1)
-    left(keyspace, 100)
-    task = Task(keyspace, replace(RULES, pattern=True))
+def test_with_a_pattern_topics_that_others_hold_are_asked_about_too(partitions: Partitions) -> None:
+    Task(partitions).open(P0)
+    partitions._connection.call("HSET", partitions.keys.proof, "partitions", '{"t":3,"theirs":2}', "partitions_at", 1)
+    left(partitions, 100)
+    task = Task(partitions, replace(RULES, pattern=True))
     task.logs.counts["theirs"] = 4
     task.open(P0)
     task.look()

@@ -16,6 +16,7 @@ from heartbeat.beats import clock as clocks
 from heartbeat.beats import sink, sources
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keyspace import Keyspace
+from heartbeat.beats.partitions import Partitions
 from heartbeat.beats.sink import HeartbeatSink
 from heartbeat.connect.api import NO_TIMESTAMP, Batch, Committed, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
@@ -71,6 +72,10 @@ class Bench:
     @property
     def index(self) -> Keyspace:
         return Keyspace(self.redis, "c")
+
+    @property
+    def partitions(self) -> Partitions:
+        return Partitions(self.redis, "c")
 
     def said(self, level: str) -> list[str]:
         return [message for kind, message in self.lines if kind == level]
@@ -403,7 +408,7 @@ def test_how_far_we_have_come_is_stored_with_the_beats_it_speaks_of(bench: Bench
     beat = now_ms()
     bench.task.put(applied(beat, upto=1_001))
     assert bench.get() == beat
-    assert bench.index.read_proof()[P0].offset == 1_001
+    assert bench.partitions.read_proof()[P0].offset == 1_001
 
 
 def test_an_error_before_the_end_of_a_batch_moves_no_offset(bench: Bench, server: EmbeddedRedis) -> None:
@@ -411,7 +416,7 @@ def test_an_error_before_the_end_of_a_batch_moves_no_offset(bench: Bench, server
     bench.redis.execute("SET", bench.index.keys.deadlines, "of another type")
     with pytest.raises(ConnectError):
         bench.task.put(applied(now_ms(), upto=1_001))
-    assert bench.index.read_proof()[P0].offset == 1_000
+    assert bench.partitions.read_proof()[P0].offset == 1_000
 
 
 def test_a_flush_gives_the_partition_back_and_the_next_claim_goes_back_to_the_horizon(bench: Bench, server: EmbeddedRedis) -> None:
@@ -424,7 +429,7 @@ def test_a_flush_gives_the_partition_back_and_the_next_claim_goes_back_to_the_ho
     bench.logs.times[P0] = [now_ms() - 3_600_000, now_ms()]
     assert bench.task.open({P0: Committed(1_001)}) == {P0: 1}
     bench.task.put(applied(now_ms(), upto=2))
-    assert bench.index.read_proof()[P0].offset == 2
+    assert bench.partitions.read_proof()[P0].offset == 2
 
 
 def test_the_commit_carries_until_when_the_partition_is_proven(bench: Bench, server: EmbeddedRedis) -> None:
@@ -446,7 +451,7 @@ def test_an_operators_offsets_are_where_the_next_task_starts(bench: Bench, serve
     HeartbeatSink.alter_offsets(config, TaskContext("c"), {P0: 17})
     assert bench.task.open({P0: Committed(17)}) == {P0: 17}
     HeartbeatSink.alter_offsets(config, TaskContext("c"), None)
-    assert bench.index.read_proof() == {}
+    assert bench.partitions.read_proof() == {}
 
 
 def test_a_deleted_connector_leaves_no_index_behind(bench: Bench, server: EmbeddedRedis) -> None:
@@ -476,5 +481,5 @@ def test_a_partition_that_was_taken_over_is_refused_to_the_one_that_had_it(bench
     with pytest.raises(Reclaim):
         bench.task.put(applied(now_ms(), upto=1_001))
     other.task.put(applied(now_ms(), upto=1_005))
-    assert bench.index.read_proof()[P0].offset == 1_005
+    assert bench.partitions.read_proof()[P0].offset == 1_005
     other.task.stop()

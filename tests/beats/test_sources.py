@@ -10,7 +10,8 @@ from tests.beats.worlds import Breaking, Crash, Faults
 
 from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest
 from heartbeat.beats.connection import Connection, Server
-from heartbeat.beats.keyspace import Advanced, Info, Keyspace
+from heartbeat.beats.keyspace import Info, Keyspace
+from heartbeat.beats.partitions import Advanced
 from heartbeat.beats.settings import Limits
 from heartbeat.beats.signals import Order, Signal
 from heartbeat.beats.sources import Sources

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from heartbeat.beats.inspection import Index
-from heartbeat.beats.keyspace import Stored
+from heartbeat.beats.partitions import Stored
 from heartbeat.connect.api import TopicPartition
 from heartbeat.doctor import judge_sight
 from heartbeat.doctor.findings import Finding, Level, fail, warn

@@ -14,7 +14,7 @@ from typing import Final
 
 from heartbeat import logs
 from heartbeat.beats.clock import MOST_SKEW_MS, Clock
-from heartbeat.beats.keyspace import Advanced, Claimed, Keyspace, Row, Stored
+from heartbeat.beats.partitions import Advanced, Claimed, Partitions, Row, Stored
 from heartbeat.beats.proof import LONGEST_GAP_MS, Answer, Sight
 from heartbeat.beats.settings import Rules
 from heartbeat.connect.api import Committed, Logs, Survey, TopicPartition
@@ -55,11 +55,11 @@ class _Question:
 class Holdings:
     """What one task holds. Its thread's alone; ``held`` is replaced, never changed, so that others may read it."""
 
-    def __init__(self, keyspace: Keyspace, asking: Logs, clock: Clock, rules: Rules) -> None:
+    def __init__(self, partitions: Partitions, asking: Logs, clock: Clock, rules: Rules) -> None:
         self.held: Mapping[TopicPartition, Held] = {}
         self.claims: dict[str, int] = {}
         self.previous_ttl_ms = rules.ttl_ms
-        self._keyspace = keyspace
+        self._partitions = partitions
         self._logs = asking
         self._clock = clock
         self._rules = rules
@@ -83,7 +83,7 @@ class Holdings:
         """
         token = secrets.token_hex(8)
         partitions = sorted(committed)
-        claimed = self._keyspace.claim(self._rules.config, self._rules.ttl_ms, token, partitions)
+        claimed = self._partitions.claim(self._rules.config, self._rules.ttl_ms, token, partitions)
         self._clock.told(claimed.redis_ms)
         self._run_id = claimed.run_id
         if claimed.previous_ttl_ms != self._rules.ttl_ms:
@@ -95,7 +95,7 @@ class Holdings:
         self._topics = dict(claimed.topics) if self._rules.pattern else {}
         self._made_anew |= self._in_other_logs(claimed)
         starts, proven = self._starts(committed, claimed)
-        if not self._keyspace.begin(token, starts, proven):
+        if not self._partitions.begin(token, starts, proven):
             raise RetriableError("another task has claimed the same partitions meanwhile")
         self._made_anew.difference_update(partitions)
         self.held = {**self.held, **{p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}}
@@ -270,7 +270,7 @@ class Holdings:
         if not rows and self._topics_new is None and self._clock.agree:
             return None  # clocks that disagree are asked for on: on an idle topic nothing else would find out that they agree again
         topics, at_ms = self._topics_new or (None, 0)
-        reply = self._keyspace.advance(self._run_id, rows.values(), topics, at_ms)
+        reply = self._partitions.advance(self._run_id, rows.values(), topics, at_ms)
         self._clock.told(reply.redis_ms)
         if reply.refused:
             self._count("refused", len(reply.refused))

@@ -15,7 +15,8 @@ import msgspec
 
 from heartbeat.beats.connection import Connection, Server, pack, parse_info
 from heartbeat.beats.keys import CONNECTORS
-from heartbeat.beats.keyspace import Keyspace, Stored, time_ms
+from heartbeat.beats.keyspace import Keyspace, time_ms
+from heartbeat.beats.partitions import Partitions, Stored
 from heartbeat.connect.api import TopicPartition
 from heartbeat.errors import ConnectError
 
@@ -104,12 +105,13 @@ def _settings(reply: Any) -> dict[str, str]:
 def _read(connection: Connection, name: str) -> Index | None:
     """Return a connector's index, None if it has none here, or it may not be read."""
     try:
-        return _index(connection, Keyspace(connection, name))
+        return _index(connection, name)
     except ConnectError:
         return None
 
 
-def _index(connection: Connection, keyspace: Keyspace) -> Index | None:
+def _index(connection: Connection, name: str) -> Index | None:
+    keyspace = Keyspace(connection, name)
     told, fields, *counts = _answers(
         connection,
         ("TIME",),
@@ -122,7 +124,7 @@ def _index(connection: Connection, keyspace: Keyspace) -> Index | None:
     asked_ms = time_ms(told)
     return Index(
         asked_ms,
-        keyspace.read_proof(),
+        Partitions(connection, name).read_proof(),
         _counts(fields[0]),
         int(fields[1]) if fields[1] else None,
         sources,

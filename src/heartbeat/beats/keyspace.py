@@ -1,4 +1,4 @@
-"""Every Redis key and command of a connector's index, for those who write it and those who read it. See docs/keyspace.md.
+"""The sources of a connector in Redis, for those who write them and those who read them. See docs/keyspace.md.
 
 A source is one public key: ``SET <source> <ms of the last beat> PXAT <last beat + ttl>``. Anything that can read Redis can
 tell who is alive by ``GET`` and ``TTL``. All else lies under ``hb:{CONNECTOR}:``.
@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
-import msgspec
-
 from heartbeat.beats import packing, scripts
 from heartbeat.beats.connection import Argument, Connection, is_wrong_type, pack, raised
-from heartbeat.beats.keys import CONNECTORS, Keys
-from heartbeat.connect.api import TopicPartition
+from heartbeat.beats.keys import Keys
 
 _CHUNK: Final = 2_000
 """Sources sent at once: Redis works on them while the next are being packed."""
@@ -39,58 +36,6 @@ class Info(NamedTuple):
     def parse(cls, text: bytes) -> Info:
         """Read what ``packed`` wrote."""
         return cls(*map(int, text.split()))
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the proof says of a partition. ``offset`` is None where nothing was ever applied, or nothing survived.
-
-    ``log`` is the id of the topic in which this was proven: one made anew under the same name has another.
-    """
-
-    offset: int | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    epoch: int | None = None
-    log: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a claim found. ``dropped`` tells that the index was another configuration's and is gone.
-
-    ``previous_ttl_ms`` is what the last claim gave as everybody's ttl. ``run_id`` is the server process's own.
-    """
-
-    dropped: bool
-    previous_ttl_ms: int
-    redis_ms: int
-    run_id: str
-    topics: Mapping[str, int]
-    partitions: Mapping[TopicPartition, Stored]
-
-
-class Row(NamedTuple):
-    """One partition's part of an advance. Where ``since_ms`` is None, nothing new is proven."""
-
-    partition: TopicPartition
-    token: str
-    expected: int
-    offset: int
-    since_ms: int | None
-    until_ms: int | None
-    epoch: int | None
-    log: str
-
-
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """The reply to an advance; with a partition refused, nothing of it was written."""
-
-    refused: frozenset[TopicPartition]
-    redis_ms: int
-    sources: int
-    gone: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,76 +67,11 @@ Sent = Sequence[tuple[packing.Pairs, int]]
 
 
 class Keyspace:
-    """One connector's keys, over one connection. Every method raises what ``Connection.call`` raises."""
+    """One connector's sources, over one connection. Every method raises what ``Connection.call`` raises."""
 
     def __init__(self, connection: Connection, connector: str) -> None:
         self._connection = connection
-        self._connector = connector
         self.keys = Keys(connector)
-
-    # Partitions
-
-    def claim(self, config: str, ttl_ms: int, token: str, partitions: Sequence[TopicPartition]) -> Claimed:
-        """Take partitions over: whoever had them before is refused from now on. ``config`` names what the index is of."""
-        names = [_name(partition) for partition in partitions]
-        # The name goes last: a flush in between takes the claim, and so leads to another, but never the name alone.
-        reply, _ = self._connection.calls(
-            self._script(scripts.CLAIM, self.keys.index, config, ttl_ms, token, *names), ("SADD", CONNECTORS, self._connector)
-        )
-        dropped, previous_ttl_ms, time, run_id, counts, found = reply
-        stored = {partition: _stored(values) for partition, values in zip(partitions, found, strict=True)}
-        known = msgspec.json.decode(counts, type=dict[str, int]) if counts else {}
-        return Claimed(bool(dropped), int(previous_ttl_ms), time_ms(time), run_id.decode(), known, stored)
-
-    def begin(self, token: str, starts: Mapping[TopicPartition, int], still_proven: Iterable[TopicPartition]) -> bool:
-        """Store where claimed partitions start. Return whether the claim still holds."""
-        kept = set(still_proven)
-        rows = [word for p, offset in starts.items() for word in (_name(p), offset, int(p in kept))]
-        return bool(self._connection.call(*self._script(scripts.BEGIN, (self.keys.proof,), token, *rows)))
-
-    def advance(self, run_id: str, rows: Iterable[Row], topics: Mapping[str, int] | None, topics_at_ms: int) -> Advanced:
-        """Store how far partitions have come, and what is proven of them: behind the data this speaks of, never before.
-
-        ``run_id`` is the server's that took the data: behind a proxy that hides a failover this one may lack it.
-        """
-        words: list[Argument] = [run_id, "" if topics is None else msgspec.json.encode(topics), topics_at_ms]
-        for row in rows:
-            proven = (row.since_ms, row.until_ms, row.epoch, row.log)
-            words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))
-        keys = (self.keys.proof, self.keys.deadlines, self.keys.down, self.keys.gone)
-        refused, time, sources, gone = self._connection.call(*self._script(scripts.ADVANCE, keys, *words))
-        return Advanced(frozenset(map(_partition, refused)), time_ms(time), sources, gone)
-
-    def alter(self, offsets: Mapping[TopicPartition, int | None] | None) -> None:
-        """Change stored offsets as an operator wants it; None forgets one, or all. Nothing proven of them stays so."""
-        if offsets is None:
-            # What is no partition's stays: it tells a later claim what the index is of, and by which ttl.
-            fields = [field for field in self._connection.call("HKEYS", self.keys.proof) if b"/" in field]
-            if fields:
-                self._connection.call("HDEL", self.keys.proof, *fields)
-            return
-        for partition, offset in offsets.items():
-            name = _name(partition)
-            fields = [f"{name}/{field}" for field in ("token", "since", "until", "epoch", "log", *(("offset",) if offset is None else ()))]
-            self._connection.call("HDEL", self.keys.proof, *fields)
-            if offset is not None:
-                self._connection.call("HSET", self.keys.proof, f"{name}/offset", offset)
-
-    def read_proof(self) -> dict[TopicPartition, Stored]:
-        """Return what is stored of every partition."""
-        words = self._connection.call("HGETALL", self.keys.proof)
-        values = dict(zip(words[::2], words[1::2], strict=True))
-        found = [name.removesuffix(b"/token") for name in values if name.endswith(b"/token")]
-        return {
-            _partition(name): _stored([values.get(name + part) for part in (b"/offset", b"/since", b"/until", b"/epoch", b"/log")])
-            for name in found
-        }
-
-    def forget(self) -> None:
-        """Drop the index; public keys expire by themselves."""
-        self._connection.calls(("UNLINK", *self.keys.all), ("SREM", CONNECTORS, self._connector))
-
-    # Sources
 
     def pack(self, beats: Beats) -> Packed:
         """Return beats as they are sent. Asks Redis nothing, so that it may be done while others are under way."""
@@ -280,7 +160,7 @@ class Keyspace:
         found: dict[str, tuple[int, int]] = {}
         for chunk in _chunks(beats):
             words = [word for source in chunk for word in (source, beats[source], ttls_ms[source], unknown.packed())]
-            reply = self._connection.call(*self._script(scripts.RETIME, (self.keys.deadlines, self.keys.info), *words))
+            reply = self._connection.call(*scripts.command(scripts.RETIME, (self.keys.deadlines, self.keys.info), *words))
             found |= {source: (int(reply[2 * i]), int(reply[2 * i + 1])) for i, source in enumerate(chunk)}
         return found
 
@@ -294,7 +174,7 @@ class Keyspace:
         keys, went = (self.keys.deadlines, self.keys.down, self.keys.info, self.keys.status), 0
         while went < wanted:
             part = min(_ROOM_AT_ONCE, wanted - went)
-            found = int(self._connection.call(*self._script(scripts.MAKE_ROOM, keys, part, now_ms)))
+            found = int(self._connection.call(*scripts.command(scripts.MAKE_ROOM, keys, part, now_ms)))
             went += found
             if found < part:
                 break
@@ -327,7 +207,7 @@ class Keyspace:
         """Run a script for each row, some hundred at a time: one round trip each would take minutes over a network."""
         replies: list[Any] = []
         for start in range(0, len(rows), _SCRIPTS_AT_ONCE):
-            replies += self._connection.calls(*(self._script(text, keys, *row) for row in rows[start : start + _SCRIPTS_AT_ONCE]))
+            replies += self._connection.calls(*(scripts.command(text, keys, *row) for row in rows[start : start + _SCRIPTS_AT_ONCE]))
         return replies
 
     def _scores(self, key: str, sources: Iterable[str]) -> dict[str, int]:
@@ -336,9 +216,6 @@ class Keyspace:
             reply = self._connection.call("ZMSCORE", key, *chunk)
             found |= {source: int(float(score)) for source, score in zip(chunk, reply, strict=True) if score is not None}
         return found
-
-    def _script(self, text: str, keys: Sequence[str], *words: Argument) -> tuple[Argument, ...]:
-        return ("EVAL", text, len(keys), *keys, *words)
 
 
 def _occupied(pairs: packing.Pairs, replies: Sequence[Any]) -> list[str]:
@@ -363,24 +240,6 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(items)
     while chunk := list(islice(rest, _CHUNK)):
         yield chunk
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}/{partition.partition}"
-
-
-def _partition(name: bytes) -> TopicPartition:
-    topic, _, number = name.decode().rpartition("/")
-    return TopicPartition(topic, int(number))
-
-
-def _stored(values: Sequence[bytes | None]) -> Stored:
-    offset, since_ms, until_ms, epoch = map(_integer, values[:4])
-    return Stored(offset, since_ms, until_ms, epoch, (values[4] or b"").decode())
-
-
-def _integer(text: bytes | None) -> int | None:
-    return None if text is None else int(text)
 
 
 def time_ms(time: Sequence[Any]) -> int:

@@ -5,7 +5,10 @@ They are sent whole each time (EVAL): a server that was flushed, restarted or fa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+
+from heartbeat.beats.connection import Argument
 
 _RUN_ID: Final = """
 local info = redis.pcall('INFO', 'server')
@@ -174,3 +177,8 @@ for i = 1, went do
 end
 return went
 """
+
+
+def command(text: str, keys: Sequence[str], *words: Argument) -> tuple[Argument, ...]:
+    """Return the command that runs a script."""
+    return ("EVAL", text, len(keys), *keys, *words)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from heartbeat import __version__, logs
@@ -18,7 +19,7 @@ from heartbeat.errors import ConnectError, Reclaim, RetriableError
 
 if TYPE_CHECKING:
     from heartbeat.beats.connection import Connection
-    from heartbeat.beats.keyspace import Keyspace
+    from heartbeat.beats.partitions import Partitions
 
 log = logging.getLogger("com.example.RedisHeartbeatSinkTask")
 """The original's logger: people search for this line."""
@@ -62,6 +63,8 @@ class HeartbeatSink(SinkTask):
         """
         # Imported here: the redis package takes longer to import than the rest of the worker, and REST must not wait for it.
         from heartbeat.beats.holdings import Holdings
+        from heartbeat.beats.keyspace import Keyspace
+        from heartbeat.beats.partitions import Partitions
         from heartbeat.beats.sources import Sources
 
         if context.logs is None:
@@ -69,10 +72,11 @@ class HeartbeatSink(SinkTask):
         self._template = template.parse(config["redis.key"])
         self._settings = Settings.of(config)
         self._clock = Clock()
-        self._connection, keyspace = _redis(config, context)
-        self._sources = Sources(keyspace, self._settings.limits)
+        self._connection = _redis(config, context)
+        self._sources = Sources(Keyspace(self._connection, context.connector), self._settings.limits)
         rules = self._settings.rules(context, self._template.text)
-        self._holdings = Holdings(keyspace, context.logs, self._clock, rules)
+        partitions = Partitions(self._connection, context.connector)
+        self._holdings = Holdings(partitions, context.logs, self._clock, rules)
         self._catch_up = CatchUp()
         self._offsets: Mapping[TopicPartition, int] = {}
         self._sent = _NOTHING
@@ -185,21 +189,15 @@ class HeartbeatSink(SinkTask):
     @classmethod
     def alter_offsets(cls, config: Mapping[str, Any], context: TaskContext, offsets: Mapping[TopicPartition, int | None] | None) -> bool:
         """Change the stored offsets, which is where tasks start."""
-        connection, keyspace = _redis(config, context)
-        try:
-            keyspace.alter(offsets)
-        finally:
-            connection.close()
+        with _partitions(config, context) as partitions:
+            partitions.alter(offsets)
         return True
 
     @classmethod
     def on_delete(cls, config: Mapping[str, Any], context: TaskContext) -> None:
         """Drop the connector's index."""
-        connection, keyspace = _redis(config, context)
-        try:
-            keyspace.forget()
-        finally:
-            connection.close()
+        with _partitions(config, context) as partitions:
+            partitions.forget()
 
     def _say_success(self, *, now_or_never: bool = False) -> None:
         if self._wrote and (self._success.due(time.monotonic()) or now_or_never):
@@ -208,13 +206,24 @@ class HeartbeatSink(SinkTask):
             self._wrote = False
 
 
-def _redis(config: Mapping[str, Any], context: TaskContext) -> tuple[Connection, Keyspace]:
+@contextmanager
+def _partitions(config: Mapping[str, Any], context: TaskContext) -> Iterator[Partitions]:
+    """Give a connector's partitions to a verb, over a connection of its own."""
+    from heartbeat.beats.partitions import Partitions
+
+    connection = _redis(config, context)
+    try:
+        yield Partitions(connection, context.connector)
+    finally:
+        connection.close()
+
+
+def _redis(config: Mapping[str, Any], context: TaskContext) -> Connection:
     from heartbeat.beats.connection import Connection, Server, Tls
-    from heartbeat.beats.keyspace import Keyspace
 
     host, port = context.resolve(config["redis.host"], config["redis.port"])
     tls = ("redis.tls.ca", "redis.tls.certificate", "redis.tls.key", "redis.tls.verify")
-    connection = Connection(
+    return Connection(
         Server(
             host=host,
             port=port,
@@ -225,4 +234,3 @@ def _redis(config: Mapping[str, Any], context: TaskContext) -> tuple[Connection,
             timeout_s=config["redis.timeout.ms"] / 1000,
         )
     )
-    return connection, Keyspace(connection, context.connector)

@@ -10,7 +10,8 @@ from typing import Final
 
 from heartbeat import logs
 from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest, alive_and_expired
-from heartbeat.beats.keyspace import Advanced, Beats, Info, Keyspace, Packed, Sent
+from heartbeat.beats.keyspace import Beats, Info, Keyspace, Packed, Sent
+from heartbeat.beats.partitions import Advanced
 from heartbeat.beats.settings import Limits
 from heartbeat.beats.signals import BYE, MOST_RUNS, OK, Signal
 

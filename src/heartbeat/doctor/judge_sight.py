@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from heartbeat.beats.inspection import Index
-from heartbeat.beats.keyspace import Stored
+from heartbeat.beats.partitions import Stored
 from heartbeat.connect.api import TopicPartition
 from heartbeat.doctor.findings import Finding, Level, fail, ok, warn
 from heartbeat.doctor.judge_kafka import span
