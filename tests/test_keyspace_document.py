@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.test_documents import blocks, prose, rows
 
-from heartbeat.beats import console, packing, scripts
+from heartbeat.beats import console, doubts, packing, scripts
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, MONITORS, Keys, channel, deliveries
 from heartbeat.beats.keyspace import Info, Keyspace
-from heartbeat.beats.partitions import Partitions, Row
+from heartbeat.beats.partitions import TARGET, TASKS, Partitions, Row, Target
 from heartbeat.beats.signals import MOST_RUNS, Order, Signal
 from heartbeat.connect.api import TopicPartition
 from heartbeat.embedded.redis import EmbeddedRedis
@@ -55,8 +56,12 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
     start = Signal("pump:8", Order(1795366626000, "beats/1", 917), "start", "4711")
     assert keyspace.signal([(start.source, start.order, start.status, start.run, start.packed())], MOST_RUNS) == [1]
     assert keyspace.bye([("pump:9", 1795366600000, 60_000)], 60_000, 0) == {"pump:9"}
-    row = Row(FIRST, TOKEN, 1200, 1204, 1795362031007, 1795366690412, 3, "ZVOvDJw7R0m1x2yT8kq3Gg")
+    row = Row(FIRST, TOKEN, 1200, 1204, 1795362031007, 1795366690412, 3, "ZVOvDJw7R0m1x2yT8kq3Gg", 1795366689655)
     assert not partitions.advance(claimed.run_id, [row], {"beats": 2}, 1795366690412).refused
+    connection.call(
+        "HSET", partitions.keys.proof, TARGET, msgspec.json.encode(Target("STARTED", 1795366000000))
+    )  # aim() takes Redis's time
+    partitions.say(0, 1795366690500, "lag", 17)
 
 
 def examples() -> list[tuple[str, str]]:
@@ -81,8 +86,13 @@ def test_the_fields_of_the_proof_are_those_of_the_scripts() -> None:
     text = scripts.CLAIM + scripts.BEGIN + scripts.ADVANCE
     written = set(re.findall(r"'(/?[a-z_]+)'", text)) - NOT_FIELDS
     named = column("| Field | Meaning | Written |")
+    written |= {TARGET, f"{TASKS}N"}
     assert {name.removeprefix("TOPIC/PARTITION") for name in named} == written
     assert len(named) == len(set(named)) == len(written)
+
+
+def test_the_reasons_of_a_task_are_those_that_it_gives() -> None:
+    assert column("| `why` | Meaning |") == [doubts.BROKER, doubts.LAG, doubts.CLOCKS, doubts.PAUSED]
 
 
 def test_the_fields_of_a_signal_are_those_that_are_packed() -> None:
@@ -114,5 +124,5 @@ def test_every_key_that_the_sink_writes_has_an_example(server: Server) -> None:
 def test_the_proof_that_is_shown_has_every_field_and_no_other() -> None:
     (shown,) = [reply for command, reply in examples() if command == f"HGETALL {PREFIX}proof"]
     fields = re.findall(r'^ *\d+\) "(.*)"$', shown, re.MULTILINE)[::2]
-    general = {re.sub(r"^beats/\d+(?=/)", "TOPIC/PARTITION", name) for name in fields}
+    general = {re.sub(r"^tasks/\d+$", "tasks/N", re.sub(r"^beats/\d+(?=/)", "TOPIC/PARTITION", name)) for name in fields}
     assert general == set(column("| Field | Meaning | Written |"))

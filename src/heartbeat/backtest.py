@@ -162,6 +162,8 @@ def _why(outcome: history_report.Outcome, since: str | None) -> str:
         return f"{skipped.unnamed.total():,} name no source with {outcome.template}, {history_report.printable(reason)}; see --key"
     if skipped.timeless:
         return f"{skipped.timeless:,} have no time"
+    if skipped.canaries:
+        return f"{skipped.canaries:,} are canaries of a monitor, and no beats"
     return "there is none" if since is None else f"there is none of the last {since}"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heartbeat.beats import template
 from heartbeat.beats.beat import ALLOWED_SKEW_MS
-from heartbeat.beats.histories import Histories, View
+from heartbeat.beats.histories import Histories, Skipped, View
 from heartbeat.beats.history import Rule, Summary
 from heartbeat.beats.records import Reading
 from heartbeat.errors import DataError
@@ -208,3 +208,16 @@ def test_partitions_may_come_interleaved_in_any_way(logs: list[list[tuple[str, i
         if unfinished and many.waiting <= 32:
             many.settle(min(unfinished))
     assert finished(many, 3_000_000) == finished(straight, 3_000_000)
+
+
+@pytest.mark.parametrize("key", ["${key}", "all", "${header.name}"])
+@pytest.mark.parametrize("null_is_bye", [False, True])
+def test_canaries_are_nobodys_beats(key: str, null_is_bye: bool) -> None:
+    many = histories(key, null_is_bye=null_is_bye, since_ms=500)
+    beat = (b"a", 1_000, (("name", b"a"),), b"v")
+    strays = [(None, 2_000, (("hb-canary", b"2000"),), None), (None, 5, (("hb-canary", b"x"), ("hb-ttl", b"x")), None)]
+    many.add(Rows([*strays, beat, (b"a", NOW + 10**9, (("hb-canary", b"1"), ("hb-status", b"bye")), b"v")]))
+    many.add(Rows(strays))
+    (one,) = finished(many, 3_000).values()
+    assert (one.beats, one.byes) == (1, 0)
+    assert many.skipped == Skipped(canaries=5)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.beats.parts import P0, P1, P2, TTL, FakeLogs, now_ms
 
+from heartbeat.beats.canaries import Canaries
 from heartbeat.beats.clock import Clock
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.holdings import Holdings
@@ -525,3 +526,48 @@ def test_the_level_of_what_is_said_of_a_claim_is_a_warning_only_where_something_
     caplog.set_level(logging.WARNING)
     task.open(P0)
     assert caplog.messages == []
+
+
+# --- canaries
+
+
+def test_a_canary_goes_with_the_advance_of_its_partition_and_with_no_other(task: Task) -> None:
+    task.open(P0, P1)
+    task.holdings.advance({P1: 101}, Canaries({P0: 7}, 1))
+    assert task.stored(P0).canary_ms == 7
+    task.holdings.advance({P0: 101}, Canaries({P0: 5, P2: 9}, 2))
+    task.holdings.advance({P0: 102})
+    assert (task.stored(P0).canary_ms, task.stored(P1).canary_ms) == (7, None)
+    assert task.holdings.held[P0].stored == task.stored(P0)
+    assert task.holdings.canaries == 3
+
+
+def test_a_refused_advance_counts_no_canary(task: Task, connection: Connection) -> None:
+    task.open(P0)
+    connection.execute("FLUSHALL")
+    with pytest.raises(Reclaim):
+        task.holdings.advance({P0: 101}, Canaries({P0: 7}, 1))
+    assert task.holdings.canaries == 0
+    task.open(P0)
+    assert task.stored().canary_ms is None
+
+
+def test_a_canary_stays_proven_where_sight_does(task: Task) -> None:
+    task.open(P0, P1)
+    task.logs.ends = {P0: 101, P1: 101}
+    task.holdings.advance({P0: 101, P1: 101}, Canaries({P0: 7, P1: 7}, 2))
+    task.see()
+    task.holdings.advance({})
+    again = Task(task.partitions, logs=task.logs)
+    again.open(P0)
+    assert (again.stored(P0).canary_ms, again.holdings.held[P0].stored.canary_ms) == (7, 7)
+    again.logs.ids["t"] = "another id"
+    again.open(P1)
+    assert (again.stored(P1).canary_ms, again.holdings.held[P1].stored.canary_ms) == (None, None)
+
+
+def test_since_when_a_partition_is_held_is_told_by_the_earlier_clock(task: Task) -> None:
+    task.skew_ms = task.clock.redis_ahead_ms = -1_500
+    before = now_ms()
+    task.open(P0)
+    assert before - 50 <= task.holdings.held[P0].opened_ms <= now_ms()

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from tests.beats.parts import P0, P1, P2, TTL, now_ms, write
 
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.keyspace import Beats, Info, Keyspace
-from heartbeat.beats.partitions import Advanced, Partitions, Row, Stored
+from heartbeat.beats.partitions import TARGET, Advanced, Partitions, Row, Stored, Target
 from heartbeat.errors import ConnectError
 
 
@@ -198,3 +199,89 @@ def test_an_index_key_of_another_type_is_an_error_that_needs_a_person(connection
     connection.execute("SET", partitions.keys.proof, "theirs")
     with pytest.raises(ConnectError, match="WRONGTYPE"):
         partitions.claim("x", TTL, "me", [P0])
+
+
+# --- canaries
+
+
+def test_who_claims_says_that_it_takes_canaries(connection: Connection, partitions: Partitions) -> None:
+    partitions.claim("x", TTL, "me", [P0])
+    assert connection.execute("HGET", partitions.keys.proof, "canaries") == b"1"
+    partitions.claim("y", TTL, "me", [P0])
+    assert connection.execute("HGET", partitions.keys.proof, "canaries") == b"1"
+
+
+def test_a_canary_moves_forward_only_and_stays_without_a_new_one(partitions: Partitions) -> None:
+    claimed(partitions, P0, P1)
+    for expected, (canary_ms, stands) in enumerate(
+        [(None, None), (7, 7), (None, 7), (5, 7), (7, 7), (1_755_138_687_438, 1_755_138_687_438)], 10
+    ):
+        assert not advance(partitions, [row(P0, expected, expected + 1)._replace(canary_ms=canary_ms)], None, 0).refused
+        assert partitions.read_proof()[P0].canary_ms == stands
+    assert partitions.read_proof()[P1].canary_ms is None
+
+
+def test_a_refused_advance_brings_no_canary(partitions: Partitions) -> None:
+    claimed(partitions, P0)
+    assert advance(partitions, [row(expected=9)._replace(canary_ms=7)], None, 0).refused
+    assert partitions.read_proof()[P0].canary_ms is None
+
+
+def test_a_canary_goes_when_sight_begins_anew_and_is_found_by_the_next_claim_where_it_does_not(partitions: Partitions) -> None:
+    claimed(partitions, P0, P1, P2)
+    advance(partitions, [row(p, sight=(1, 2, 3))._replace(canary_ms=7) for p in (P0, P1, P2)], None, 0)
+    proven = Stored(20, 1, 2, 3, "log", 7)
+    assert partitions.claim("x", TTL, "next", [P0, P1]).partitions == {P0: proven, P1: proven}
+    partitions.begin("next", {P0: 20, P1: 20}, [P0])
+    partitions.alter({P2: 5})
+    assert partitions.read_proof() == {P0: proven, P1: Stored(20)}
+    assert partitions.claim("x", TTL, "last", [P2]).partitions == {P2: Stored(5)}
+
+
+# --- what an operator wants
+
+
+def target(partitions: Partitions) -> Target:
+    return Target.parse(partitions._connection.call("HGET", partitions.keys.proof, TARGET))
+
+
+def test_what_an_operator_wants_is_kept_with_the_time_since_when(partitions: Partitions) -> None:
+    before = now_ms()
+    partitions.aim("PAUSED")
+    first = target(partitions)
+    assert first.state == "PAUSED"
+    assert before - 2_000 <= first.at_ms <= now_ms() + 2_000
+    partitions._connection.call("HSET", partitions.keys.proof, TARGET, msgspec.json.encode(Target("PAUSED", 5)))
+    partitions.aim("PAUSED")
+    assert target(partitions) == Target("PAUSED", 5)
+    partitions.aim("STOPPED")
+    assert (target(partitions).state, target(partitions).at_ms >= before - 2_000) == ("STOPPED", True)
+
+
+@pytest.mark.parametrize("rubbish", ["", "PAUSED", "[]", '{"state":5}', b"\xff"])
+def test_rubbish_in_its_place_is_replaced(partitions: Partitions, rubbish: str | bytes) -> None:
+    partitions._connection.call("HSET", partitions.keys.proof, TARGET, rubbish)
+    partitions.aim("PAUSED")
+    assert target(partitions).state == "PAUSED"
+
+
+def test_another_configuration_drops_the_proof_and_not_what_an_operator_wants(connection: Connection, partitions: Partitions) -> None:
+    claimed(partitions, P0)
+    partitions.say(0, 5, "lag", 1)
+    partitions.aim("PAUSED")
+    kept = target(partitions)
+    assert partitions.claim("y", TTL, "next", [P1]).dropped
+    assert target(partitions) == kept
+    fields = connection.execute("HKEYS", partitions.keys.proof)
+    assert sorted(fields) == [b"canaries", b"config", b"t/1/token", b"target", b"ttl"]
+    partitions.alter(None)
+    assert target(partitions) == kept
+
+
+def test_what_tasks_said_is_no_partition(partitions: Partitions) -> None:
+    claimed(partitions, P0)
+    partitions.say(0, 5, "lag", 1)
+    assert set(partitions.read_proof()) == {P0}
+    partitions.unsay(0)
+    partitions.unsay(0)
+    assert set(partitions.read_proof()) == {P0}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+import msgspec
 import pytest
 from tests.beats.parts import P0, P1, FakeLogs, Message, batch_of, now_ms, public
 
@@ -483,3 +484,116 @@ def test_a_partition_that_was_taken_over_is_refused_to_the_one_that_had_it(bench
     other.task.put(applied(now_ms(), upto=1_005))
     assert bench.partitions.read_proof()[P0].offset == 1_005
     other.task.stop()
+
+
+# --- canaries, doubts, targets
+
+
+def canary(at: int, sent_ms: int) -> Message:
+    return Message(sent_ms, None, 0, at, (("hb-canary", str(sent_ms).encode()),), None)
+
+
+def test_a_batch_of_canaries_alone_moves_offset_and_canary_and_says_nothing(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, heartbeat_tombstone="bye")
+    sent = now_ms() - 500
+    assert not bench.task.put(batch_of([canary(1_000, sent), canary(1_001, sent + 7)], {P0: 1_002}))
+    stored = bench.partitions.read_proof()[P0]
+    assert (stored.offset, stored.canary_ms) == (1_002, sent + 7)
+    bench.task.stop()
+    assert bench.said("INFO") == []
+    assert public(bench.redis) == set()
+    assert bench.redis.execute("EXISTS", bench.index.keys.deadlines, bench.index.keys.gone, bench.index.keys.status) == 0
+    figures = {name: value for name, _, _, _, value in bench.task.measures()}
+    assert figures["heartbeat_canaries"] == 2
+    assert not any(value for name, value in figures.items() if name.startswith("heartbeat_beats_"))
+
+
+def test_canaries_among_beats_are_not_counted_as_records(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    now = now_ms()
+    bench.task.put(batch_of([canary(1_000, now), Message(now, "s", 0, 1_001), canary(1_002, now)], {P0: 1_003}))
+    assert bench.said("INFO") == ["Successfully processed 1 records and updated Redis heartbeat"]
+    assert bench.task._sources.counts.coalesced == 0
+
+
+def test_a_canary_is_told_only_when_the_batch_it_came_with_is_applied(
+    bench: Bench, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "_LARGE", 1)
+    start(bench, server)
+    bench.logs.ends[P0] = 1_004
+    now = now_ms()
+    for at, sent_ms, known in ((1_000, now - 900, None), (1_002, now - 800, now - 900)):
+        assert bench.task.put(batch_of([canary(at, sent_ms), Message(now + at, "s", 0, at + 1)], {P0: at + 2})), "left under way"
+        assert bench.partitions.read_proof()[P0].canary_ms == known
+    bench.task.put(batch_of([], {}))
+    assert bench.partitions.read_proof()[P0].canary_ms == now - 800
+
+
+def test_a_canary_of_a_batch_that_is_put_again_is_told_and_counted_once(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server)
+    bench.logs.ends[P0] = 1_001
+    sent = now_ms()
+    bench.redis.execute("FLUSHALL")
+    with pytest.raises(Reclaim):
+        bench.task.put(batch_of([canary(1_000, sent)], {P0: 1_001}))
+    bench.task.put(batch_of([], {}))
+    bench.task.open({P0: Committed(1_000)})
+    assert bench.partitions.read_proof()[P0].canary_ms is None
+    bench.task.put(batch_of([canary(1_000, sent)], {P0: 1_001}))
+    assert bench.partitions.read_proof()[P0].canary_ms == sent
+    assert bench.task._holdings.canaries == 1
+
+
+def test_a_task_that_is_paused_says_so_once_something_waits_and_takes_it_back(
+    bench: Bench, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(bench, server)
+    begun = now_ms()
+    monkeypatch.setattr(bench.task._clock, "told", lambda _: None)  # Redis seems to go along with our clock
+
+    def turn(after_ms: int, *messages: Message, upto: int | None = None) -> None:
+        bench.clock.seconds += after_ms / 1000
+        bench.clock.wall_ms = (bench.clock.wall_ms or begun) + after_ms
+        bench.task.put(batch_of(messages, {} if upto is None else {P0: upto}))
+
+    def said() -> dict[str, Any] | None:
+        text = bench.redis.execute("HGET", bench.index.keys.proof, "tasks/0")
+        return None if text is None else msgspec.json.decode(text)
+
+    bench.task.on_pause(paused=True)
+    for _ in range(8):
+        turn(700)
+    assert said() is None, "a silent topic is proven also while the connector is paused"
+    proven = bench.partitions.read_proof()[P0].until_ms
+    assert proven is not None
+    assert bench.clock.wall_ms is not None
+    assert proven > bench.clock.wall_ms - 2_000
+    bench.logs.ends[P0] = 1_003
+    for _ in range(8):
+        turn(700)
+    stood = bench.partitions.read_proof()[P0].until_ms
+    assert stood is not None
+    assert stood <= proven + 1_400, "what waits is not vouched for"
+    told = said()
+    assert told is not None
+    assert (told["why"], told["behind"]) == ("paused", 3)
+    bench.task.on_pause(paused=False)
+    turn(700, Message(begun, "s", 0, 1_002), upto=1_003)
+    for _ in range(4):
+        turn(700)
+    assert said() is None
+
+
+def test_what_an_operator_wants_stands_beside_the_proof(bench: Bench, server: EmbeddedRedis) -> None:
+    config = HeartbeatSink.CONFIG.load({})
+    context = TaskContext("c", 0, lambda *_: (server.host, server.port))
+    HeartbeatSink.on_target(config, context, "PAUSED")
+    assert msgspec.json.decode(bench.redis.execute("HGET", bench.index.keys.proof, "target"))["state"] == "PAUSED"
+    HeartbeatSink.on_delete(config, context)
+    assert bench.redis.execute("EXISTS", bench.index.keys.proof) == 0
+
+
+def test_what_an_operator_wants_cannot_be_kept_while_redis_is_away(bench: Bench) -> None:
+    with pytest.raises(RetriableError):
+        HeartbeatSink.on_target(HeartbeatSink.CONFIG.load({}), TaskContext("c", 0, lambda *_: ("127.0.0.1", free_port())), "PAUSED")

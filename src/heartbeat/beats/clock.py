@@ -32,6 +32,10 @@ class Clock:
         """Return the time by the clock that is behind."""
         return self._wall_ms() + min(0, self.redis_ahead_ms)
 
+    def redis_ms(self) -> int:
+        """Return the time by the clock of Redis: what is dated by it can be understood by whoever reads it there."""
+        return self._wall_ms() + self.redis_ahead_ms
+
     @property
     def agree(self) -> bool:
         """Tell whether the two clocks are close enough to conclude anything."""

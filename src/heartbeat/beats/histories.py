@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from heartbeat.beats import signals
 from heartbeat.beats.beat import ALLOWED_SKEW_MS
+from heartbeat.beats.canaries import HEADER as CANARY
 from heartbeat.beats.history import BYE, History, Rule, Summary
 from heartbeat.beats.records import Reading
 from heartbeat.beats.template import Columns, Name, Template, Unfillable, fault
@@ -29,6 +30,8 @@ _LONGEST_WAIT_MS: Final = 600_000
 _SHORTEST_WAIT_MS: Final = 1_000
 _UNMARKED: Final[Mapping[int, int]] = {}
 _MOST_REMEMBERED: Final = 10_000
+_NOBODYS: Final = -2
+"""The mark of a record that is nobody's beat."""
 _PLACEHOLDER: Final = re.compile(r"\$\{(\w+)")
 
 Headers = Sequence[tuple[str, bytes | None]] | None
@@ -64,6 +67,7 @@ class Skipped:
     before: int = 0
     future: int = 0
     headers: int = 0
+    canaries: int = 0
 
 
 class _Source:
@@ -149,9 +153,13 @@ class Histories:
             tokens = [constant] * len(stamps)
         else:
             tokens = records.raw_keys() if self._by_key else self._view.template.names(records)
+        marks = self._marks(records)
+        if marks and _NOBODYS in marks:
+            beats = [mark != _NOBODYS for mark in marks]
+            self.skipped.canaries += beats.count(False)
+            tokens, stamps, marks = (list(compress(column, beats)) for column in (tokens, stamps, marks))
         if stamps and max(stamps) > self._view.now_ms + ALLOWED_SKEW_MS:
             stamps = self._clamped(stamps)
-        marks = self._marks(records)
         if stamps and min(stamps) < self._view.since_ms:
             chosen = self._chosen(stamps)
             tokens, stamps = list(compress(tokens, chosen)), list(compress(stamps, chosen))
@@ -205,10 +213,13 @@ class Histories:
         headers = records.headers()
         marks = [self._mark_of(given) if given else None for given in headers] if any(headers) else None
         if self._view.reading.tombstones and any(nulls := records.nulls()):
-            marks = [BYE if null else mark for null, mark in zip(nulls, marks or [None] * len(nulls), strict=True)]
+            given = marks or [None] * len(nulls)
+            marks = [BYE if null and mark != _NOBODYS else mark for null, mark in zip(nulls, given, strict=True)]
         return marks
 
     def _mark_of(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
+        if CANARY in dict(headers):
+            return _NOBODYS
         same = tuple(headers)
         if same not in self._understood:
             if len(self._understood) >= _MOST_REMEMBERED:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from heartbeat import logs
+from heartbeat.beats.canaries import NONE, Canaries
 from heartbeat.beats.clock import MOST_SKEW_MS, Clock
 from heartbeat.beats.partitions import Advanced, Claimed, Partitions, Row, Stored
 from heartbeat.beats.proof import LONGEST_GAP_MS, Answer, Sight
@@ -35,15 +36,16 @@ class Held:
     stored: Stored
     sight: Sight
     log: str = ""
+    opened_ms: int = 0
 
-    def row(self, partition: TopicPartition) -> Row | None:
-        """Return what Redis does not know yet, if anything."""
+    def row(self, partition: TopicPartition, canary_ms: int | None = None) -> Row | None:
+        """Return what Redis does not know yet, if anything; ``canary_ms`` is of the newest canary that has come through by now."""
         stored, sight = self.stored, self.sight
         proven = sight.since_ms is not None and sight.until_ms != stored.until_ms
-        if not proven and sight.applied == stored.offset:
+        if not proven and sight.applied == stored.offset and canary_ms is None:
             return None
         seen = (sight.since_ms, sight.until_ms, sight.epoch) if proven else (None, None, None)
-        return Row(partition, self.token, stored.offset or 0, sight.applied, *seen, self.log)
+        return Row(partition, self.token, stored.offset or 0, sight.applied, *seen, self.log, canary_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Holdings:
     def __init__(self, partitions: Partitions, asking: Logs, clock: Clock, rules: Rules) -> None:
         self.held: Mapping[TopicPartition, Held] = {}
         self.claims: dict[str, int] = {}
+        self.canaries = 0
         self.previous_ttl_ms = rules.ttl_ms
         self._partitions = partitions
         self._logs = asking
@@ -98,7 +101,9 @@ class Holdings:
         if not self._partitions.begin(token, starts, proven):
             raise RetriableError("another task has claimed the same partitions meanwhile")
         self._made_anew.difference_update(partitions)
-        self.held = {**self.held, **{p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}}
+        taken = {p: _taken(token, starts[p], claimed.partitions[p], proven=p in proven) for p in partitions}
+        now_ms = self._clock.earlier_ms()
+        self.held = {**self.held, **{p: replace(held, opened_ms=now_ms) for p, held in taken.items()}}
         return starts
 
     def _in_other_logs(self, claimed: Claimed) -> set[TopicPartition]:
@@ -259,14 +264,16 @@ class Holdings:
 
     # Advance
 
-    def advance(self, applied: Mapping[TopicPartition, int]) -> Advanced | None:
+    def advance(self, applied: Mapping[TopicPartition, int], canaries: Canaries = NONE) -> Advanced | None:
         """Store how far partitions have come, after everything below has been acknowledged. Return the reply, None if nothing was new.
+
+        ``canaries`` are those among what was applied since the last time.
 
         Raises:
             Reclaim: Redis does not hold what we left there: it was flushed, restored, failed over, or another task has claimed.
         """
         sights = {p: replace(held, sight=held.sight.advanced(applied[p])) if p in applied else held for p, held in self.held.items()}
-        rows = {p: row for p, held in sights.items() if (row := held.row(p)) is not None}
+        rows = {p: row for p, held in sights.items() if (row := held.row(p, canaries.newest_ms.get(p))) is not None}
         if not rows and self._topics_new is None and self._clock.agree:
             return None  # clocks that disagree are asked for on: on an idle topic nothing else would find out that they agree again
         topics, at_ms = self._topics_new or (None, 0)
@@ -276,6 +283,7 @@ class Holdings:
             self._count("refused", len(reply.refused))
             raise Reclaim("Redis no longer holds what this task left there", reply.refused)
         self._topics_new = None
+        self.canaries += canaries.count
         self.held = {p: replace(held, stored=_stored(held, rows.get(p))) for p, held in sights.items()}
         return reply
 
@@ -292,6 +300,7 @@ def _taken(token: str, start: int, stored: Stored, *, proven: bool) -> Held:
 def _stored(held: Held, row: Row | None) -> Stored:
     if row is None:
         return held.stored
+    canary_ms = max(row.canary_ms or 0, held.stored.canary_ms or 0) or None
     if row.since_ms is None:
-        return replace(held.stored, offset=row.offset, log=row.log or held.stored.log)
-    return Stored(row.offset, row.since_ms, row.until_ms, row.epoch, row.log)
+        return replace(held.stored, offset=row.offset, log=row.log or held.stored.log, canary_ms=canary_ms)
+    return Stored(row.offset, row.since_ms, row.until_ms, row.epoch, row.log, canary_ms)

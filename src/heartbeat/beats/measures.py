@@ -48,6 +48,13 @@ def _of_sources(sources: Sources) -> Iterator[Measure]:
 
 def _of_partitions(holdings: Holdings, clock: Clock) -> Iterator[Measure]:
     now_ms = clock.now_ms()
+    yield Measure(
+        "heartbeat_canaries",
+        "counter",
+        "Records of a monitor that look how far the path reaches, and are beats of nobody.",
+        {},
+        holdings.canaries,
+    )
     for reason, count in holdings.claims.items():
         yield Measure("heartbeat_claims", "counter", "Partitions taken over, and refused by Redis, by reason.", {"reason": reason}, count)
     for partition, held in holdings.held.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -14,12 +14,33 @@ from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.keyspace import time_ms
 from heartbeat.connect.api import TopicPartition
 
+_PROVEN: Final = ("since", "until", "epoch", "log", "canary")
+"""What is kept of a partition beside its token and offset."""
+TARGET: Final = "target"
+TASKS: Final = "tasks/"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What an operator wants of a connector (STARTED, PAUSED or STOPPED), and since when."""
+
+    state: str = ""
+    at_ms: int = 0
+
+    @classmethod
+    def parse(cls, text: bytes) -> Target:
+        """Read it as it stands in Redis; what cannot be read says nothing."""
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return cls()
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What the proof says of a partition. ``offset`` is None where nothing was ever applied, or nothing survived.
 
-    ``log`` is the id of the topic in which this was proven: one made anew under the same name has another.
+    ``log`` is the id of the topic in which this was proven: one made anew under the same name has another. ``canary_ms`` is when the
+    newest canary was sent that has come through.
     """
 
     offset: int | None = None
@@ -27,6 +48,7 @@ class Stored:
     until_ms: int | None = None
     epoch: int | None = None
     log: str = ""
+    canary_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +77,7 @@ class Row(NamedTuple):
     until_ms: int | None
     epoch: int | None
     log: str
+    canary_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +123,7 @@ class Partitions:
         """
         words: list[Argument] = [run_id, "" if topics is None else msgspec.json.encode(topics), topics_at_ms]
         for row in rows:
-            proven = (row.since_ms, row.until_ms, row.epoch, row.log)
+            proven = (row.since_ms, row.until_ms, row.epoch, row.log, row.canary_ms)
             words += (_name(row.partition), row.token, row.expected, row.offset, *("" if word is None else word for word in proven))
         keys = (self.keys.proof, self.keys.deadlines, self.keys.down, self.keys.gone)
         refused, time, sources, gone = self._connection.call(*scripts.command(scripts.ADVANCE, keys, *words))
@@ -116,10 +139,25 @@ class Partitions:
             return
         for partition, offset in offsets.items():
             name = _name(partition)
-            fields = [f"{name}/{field}" for field in ("token", "since", "until", "epoch", "log", *(("offset",) if offset is None else ()))]
+            fields = [f"{name}/{field}" for field in ("token", *_PROVEN, *(("offset",) if offset is None else ()))]
             self._connection.call("HDEL", self.keys.proof, *fields)
             if offset is not None:
                 self._connection.call("HSET", self.keys.proof, f"{name}/offset", offset)
+
+    def say(self, task: int, at_ms: int, why: str, behind: int) -> None:
+        """Say why a task proves nothing at present."""
+        text = msgspec.json.encode({"at_ms": at_ms, "why": why, "behind": behind})
+        self._connection.call(*scripts.command(scripts.SAY, (self.keys.proof,), f"{TASKS}{task}", text))
+
+    def unsay(self, task: int) -> None:
+        """Take back what the task said of itself."""
+        self._connection.call("HDEL", self.keys.proof, f"{TASKS}{task}")
+
+    def aim(self, state: str) -> None:
+        """Keep what an operator wants of the connector, and since when: a state that is there already keeps its time."""
+        time, kept = self._connection.calls(("TIME",), ("HGET", self.keys.proof, TARGET))
+        if kept is None or Target.parse(kept).state != state:
+            self._connection.call("HSET", self.keys.proof, TARGET, msgspec.json.encode(Target(state, time_ms(time))))
 
     def forget(self) -> None:
         """Drop the index; public keys expire by themselves."""
@@ -131,8 +169,7 @@ class Partitions:
         values = dict(zip(words[::2], words[1::2], strict=True))
         found = [name.removesuffix(b"/token") for name in values if name.endswith(b"/token")]
         return {
-            _partition(name): _stored([values.get(name + part) for part in (b"/offset", b"/since", b"/until", b"/epoch", b"/log")])
-            for name in found
+            _partition(name): _stored([values.get(b"%b/%b" % (name, field.encode())) for field in ("offset", *_PROVEN)]) for name in found
         }
 
 
@@ -147,7 +184,7 @@ def _partition(name: bytes) -> TopicPartition:
 
 def _stored(values: Sequence[bytes | None]) -> Stored:
     offset, since_ms, until_ms, epoch = map(_integer, values[:4])
-    return Stored(offset, since_ms, until_ms, epoch, (values[4] or b"").decode())
+    return Stored(offset, since_ms, until_ms, epoch, (values[4] or b"").decode(), _integer(values[5]))
 
 
 def _integer(text: bytes | None) -> int | None:

@@ -88,17 +88,15 @@ def _lifted(batch: Batch, stamps: list[int], held: Mapping[TopicPartition, Watch
 
 def _said(batch: Batch, reading: Reading) -> _Said:
     said = _Said()
-    headers = batch.headers()
-    if any(headers):
-        for index, of_record in enumerate(headers):
-            marks = signals.read(of_record, reading.most_ttl_ms) if of_record else None
-            if marks is None:
-                continue
-            said.marks[index] = marks
-            if marks.ttl_ms is not None:
-                said.ttls_ms[index] = marks.ttl_ms
-            if marks.status == signals.BYE:
-                said.byes.add(index)
+    for index, headers in batch.with_headers().items():
+        marks = signals.read(headers, reading.most_ttl_ms)
+        if marks is None:
+            continue
+        said.marks[index] = marks
+        if marks.ttl_ms is not None:
+            said.ttls_ms[index] = marks.ttl_ms
+        if marks.status == signals.BYE:
+            said.byes.add(index)
     if reading.tombstones:
         said.byes.update(index for index, value in enumerate(batch.values()) if value is None)
     return said

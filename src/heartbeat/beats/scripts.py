@@ -20,17 +20,20 @@ CLAIM: Final = (
     + """
 -- KEYS: proof, then the rest of the index. ARGV: config, everybody's ttl, token, partitions.
 -- An index of other topics or another template is dropped: it would be a mass of sources that nobody beats for any more.
+-- What an operator wants of the connector stays so.
 local config, dropped = redis.call('HGET', KEYS[1], 'config'), 0
 if config and config ~= ARGV[1] then
+  local target = redis.call('HGET', KEYS[1], 'target')
   redis.call('UNLINK', unpack(KEYS))
+  if target then redis.call('HSET', KEYS[1], 'target', target) end
   dropped = 1
 end
 local ttl = redis.call('HGET', KEYS[1], 'ttl') or ARGV[2]
-redis.call('HSET', KEYS[1], 'config', ARGV[1], 'ttl', ARGV[2])
+redis.call('HSET', KEYS[1], 'config', ARGV[1], 'ttl', ARGV[2], 'canaries', '1')
 local found = {}
 for i = 4, #ARGV do
   local p = ARGV[i]
-  found[i - 3] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch', p .. '/log')
+  found[i - 3] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch', p .. '/log', p .. '/canary')
   redis.call('HSET', KEYS[1], p .. '/token', ARGV[3])
 end
 return {dropped, ttl, redis.call('TIME'), run_id, redis.call('HGET', KEYS[1], 'partitions'), found}
@@ -45,7 +48,9 @@ end
 for i = 2, #ARGV, 3 do
   local p = ARGV[i]
   redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 1])
-  if ARGV[i + 2] ~= '1' then redis.call('HDEL', KEYS[1], p .. '/since', p .. '/until', p .. '/epoch', p .. '/log') end
+  if ARGV[i + 2] ~= '1' then
+    redis.call('HDEL', KEYS[1], p .. '/since', p .. '/until', p .. '/epoch', p .. '/log', p .. '/canary')
+  end
 end
 return 1
 """
@@ -54,24 +59,28 @@ ADVANCE: Final = (
     _RUN_ID
     + """
 -- KEYS: proof, deadlines, down, gone. ARGV: run id of the server that took the data, partition set ('' if it is not new), when it was
--- asked for, then (partition, token, expected offset, new offset, since, until, epoch, log). since of '': nothing new is proven.
+-- asked for, then (partition, token, expected offset, new offset, since, until, epoch, log, canary). since of '': nothing new is proven.
 -- An offset that is new already is our own: the reply to it was lost. A topic that this task does not know stays in the set, because
 -- another one of the same pattern may know it already; one with no partitions is gone. A set from the future is replaced by any.
 local refused = {}
-for i = 4, #ARGV, 8 do
+for i = 4, #ARGV, 9 do
   local p = ARGV[i]
   local now = redis.call('HMGET', KEYS[1], p .. '/token', p .. '/offset')
   local ours = now[1] == ARGV[i + 1] and (now[2] == ARGV[i + 2] or now[2] == ARGV[i + 3])
   if not ours or run_id ~= ARGV[1] then refused[#refused + 1] = p end
 end
 if #refused == 0 then
-  for i = 4, #ARGV, 8 do
+  for i = 4, #ARGV, 9 do
     local p = ARGV[i]
     redis.call('HSET', KEYS[1], p .. '/offset', ARGV[i + 3])
     if ARGV[i + 4] ~= '' then
       redis.call('HSET', KEYS[1], p .. '/since', ARGV[i + 4], p .. '/until', ARGV[i + 5], p .. '/epoch', ARGV[i + 6])
     end
     if ARGV[i + 7] ~= '' then redis.call('HSET', KEYS[1], p .. '/log', ARGV[i + 7]) end
+    local canary = tonumber(ARGV[i + 8])
+    if canary and canary > tonumber(redis.call('HGET', KEYS[1], p .. '/canary') or 0) then
+      redis.call('HSET', KEYS[1], p .. '/canary', ARGV[i + 8])
+    end
   end
   local asked_at = tonumber(redis.call('HGET', KEYS[1], 'partitions_at') or 0)
   if ARGV[2] ~= '' and (asked_at < tonumber(ARGV[3]) or asked_at > 1000 * redis.call('TIME')[1] + 3000) then
@@ -84,6 +93,12 @@ local known = redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])
 return {refused, redis.call('TIME'), known, redis.call('ZCARD', KEYS[4])}
 """
 )
+
+SAY: Final = """
+-- KEYS: proof. ARGV: field, text. Only where something is claimed: of a connector that was deleted meanwhile nothing is to be left.
+if redis.call('HEXISTS', KEYS[1], 'config') == 0 then return 0 end
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""
 
 RETIME: Final = """
 -- KEYS: deadlines, info. ARGV: (source, beat, ttl, info if there is none yet).

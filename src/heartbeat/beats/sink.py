@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from heartbeat import __version__, logs
-from heartbeat.beats import measures, records, template
+from heartbeat.beats import canaries, measures, records, template
+from heartbeat.beats.canaries import Canaries
 from heartbeat.beats.catch_up import CatchUp
 from heartbeat.beats.clock import Clock
 from heartbeat.beats.settings import KEYS, Settings
@@ -38,9 +39,10 @@ class _Sent(NamedTuple):
     coalesced: int
     garbled: int
     wrote: bool
+    canaries: Canaries
 
 
-_NOTHING: Final = _Sent(0, 0, 0, wrote=False)
+_NOTHING: Final = _Sent(0, 0, 0, wrote=False, canaries=canaries.NONE)
 
 
 class HeartbeatSink(SinkTask):
@@ -62,6 +64,7 @@ class HeartbeatSink(SinkTask):
             ConnectError: the server refuses us for good (password, database, version, eviction policy).
         """
         # Imported here: the redis package takes longer to import than the rest of the worker, and REST must not wait for it.
+        from heartbeat.beats.doubts import Doubts
         from heartbeat.beats.holdings import Holdings
         from heartbeat.beats.keyspace import Keyspace
         from heartbeat.beats.partitions import Partitions
@@ -77,6 +80,7 @@ class HeartbeatSink(SinkTask):
         rules = self._settings.rules(context, self._template.text)
         partitions = Partitions(self._connection, context.connector)
         self._holdings = Holdings(partitions, context.logs, self._clock, rules)
+        self._doubts = Doubts(partitions, context.task, self._clock)
         self._catch_up = CatchUp()
         self._offsets: Mapping[TopicPartition, int] = {}
         self._sent = _NOTHING
@@ -122,9 +126,11 @@ class HeartbeatSink(SinkTask):
     def _put(self, batch: Batch) -> bool:
         now_ms = self._clock.now_ms()
         self._holdings.look(batch.next_offsets)
+        batch, birds = canaries.parted(batch, self._clock.earlier_ms())
         if not len(batch):
             self._end(now_ms)
             self._sources.introduce(_LARGE)
+            self._sent = _Sent(0, 0, birds.garbled, wrote=False, canaries=birds)
             self._offsets = batch.next_offsets
             self._end(now_ms)
             return False
@@ -136,7 +142,7 @@ class HeartbeatSink(SinkTask):
         before = counts.applied - counts.expired
         self._sources.send(ready, now_ms)
         wrote = counts.applied - counts.expired > before
-        self._sent = _Sent(len(batch), len(batch) - len(found.newest.beats), found.garbled, wrote)
+        self._sent = _Sent(len(batch), len(batch) - len(found.newest.beats), found.garbled + birds.garbled, wrote, birds)
         self._offsets = batch.next_offsets
         if len(batch) >= _LARGE and not (found.signals or found.unfillable):
             return True
@@ -150,11 +156,12 @@ class HeartbeatSink(SinkTask):
     def _end(self, now_ms: int) -> None:
         """Bring what was sent to its end, and store what it proves."""
         self._sources.settle(now_ms)
-        reply = self._holdings.advance(self._offsets)
+        reply = self._holdings.advance(self._offsets, self._sent.canaries)
         self._offsets = {}
         if reply is not None:
             self._sources.advanced(reply)
         self._count()
+        self._doubts.turn(self._holdings.held, time.monotonic())
 
     def _count(self) -> None:
         """Count what has come to its end, and only then: a batch that is put again is not to be counted twice."""
@@ -174,6 +181,10 @@ class HeartbeatSink(SinkTask):
         """Return until when the partition is proven: a rebuild goes back from there, however long we were away."""
         return str(self._holdings.until_ms(partition) or "")
 
+    def on_pause(self, *, paused: bool) -> None:
+        """Note whether it is an operator's wish that nothing is applied."""
+        self._doubts.paused = paused
+
     def measures(self) -> Sequence[Measure]:
         """Return what became of beats, and how far each partition is proven."""
         if not hasattr(self, "_catch_up"):
@@ -192,6 +203,12 @@ class HeartbeatSink(SinkTask):
         with _partitions(config, context) as partitions:
             partitions.alter(offsets)
         return True
+
+    @classmethod
+    def on_target(cls, config: Mapping[str, Any], context: TaskContext, state: str) -> None:
+        """Keep with the proof what an operator wants: a pause is no outage."""
+        with _partitions(config, context) as partitions:
+            partitions.aim(state)
 
     @classmethod
     def on_delete(cls, config: Mapping[str, Any], context: TaskContext) -> None:

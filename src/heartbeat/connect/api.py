@@ -45,6 +45,7 @@ class Record:
 
 
 Column = Callable[[], list[Any]]
+Headers = list[tuple[str, bytes | None]]
 Reject = Callable[[Message, Exception], None]
 
 
@@ -56,7 +57,7 @@ class Batch:
     were skipped and positions past the last record; a batch may have no records and still move offsets.
     """
 
-    __slots__ = ("_columns", "_messages", "_reject", "next_offsets")
+    __slots__ = ("_columns", "_messages", "_reject", "_with_headers", "next_offsets")
 
     def __init__(
         self, messages: Sequence[Message], columns: tuple[Column, Column], next_offsets: Mapping[TopicPartition, int], reject: Reject
@@ -64,6 +65,7 @@ class Batch:
         self._messages = messages
         self._columns = columns
         self._reject = reject
+        self._with_headers: Mapping[int, Headers] | None = None
         self.next_offsets = next_offsets
 
     def __len__(self) -> int:
@@ -101,9 +103,22 @@ class Batch:
         """
         self._reject(self._messages[index], error)
 
-    def headers(self) -> list[list[tuple[str, bytes | None]] | None]:
+    def headers(self) -> list[Headers | None]:
         """Return the raw headers, None where a record has none."""
         return [message.headers() for message in self._messages]
+
+    def with_headers(self) -> Mapping[int, Headers]:
+        """Return the headers of those records that have any, by index. They are looked for once, however often this is asked."""
+        if self._with_headers is None:
+            headers = self.headers()
+            self._with_headers = {index: given for index, given in enumerate(headers) if given} if any(headers) else {}
+        return self._with_headers
+
+    def only(self, indexes: Sequence[int]) -> Batch:
+        """Return these records alone. It moves offsets as the whole does."""
+        keys, values = self._columns
+        columns = _picked(keys, indexes), _picked(values, indexes)
+        return Batch([self._messages[index] for index in indexes], columns, self.next_offsets, self._reject)
 
     def __iter__(self) -> Iterator[Record]:
         for message, key, value in zip(self._messages, self.keys(), self.values(), strict=True):
@@ -117,6 +132,14 @@ class Batch:
                 value=value,
                 headers=message.headers() or [],
             )
+
+
+def _picked(column: Column, indexes: Sequence[int]) -> Column:
+    def pick() -> list[Any]:
+        whole = column()
+        return [whole[index] for index in indexes]
+
+    return pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +305,9 @@ class SinkTask(ABC):
         """Return the text to commit with this partition's offset. Called within rebalances: it must neither block nor raise."""
         return ""
 
+    def on_pause(self, *, paused: bool) -> None:
+        """Note whether an operator wants nothing new to be delivered. Called every turn: it must neither block nor raise."""
+
     def measures(self) -> Sequence[Measure]:
         """Return the plugin's own figures. Called by any thread: it must not block."""
         return ()
@@ -301,6 +327,17 @@ class SinkTask(ABC):
             ConnectError: it could not be followed; the group's offsets stay as they are.
         """
         return False
+
+    @classmethod
+    def on_target(cls, config: Mapping[str, Any], context: TaskContext, state: str) -> None:
+        """Note what an operator wants of a connector: STARTED, PAUSED or STOPPED. Its tasks need not have followed yet.
+
+        Called some time after each verb that stores a connector, and when a worker begins to run it; again if it failed by
+        ``RetriableError``. The last state always comes last.
+
+        Raises:
+            ConnectError: it could not be noted; nobody but the log is told.
+        """
 
     @classmethod
     def on_delete(cls, config: Mapping[str, Any], context: TaskContext) -> None:

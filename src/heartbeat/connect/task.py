@@ -335,6 +335,7 @@ class TaskRunner:
             if wanted is State.PAUSED:
                 self._next_commit_s = 0.0  # Connect commits when a task is paused
             self._set_status(wanted)
+        self._task.on_pause(paused=wanted is State.PAUSED)
 
     def _subscribe_if_due(self, now: float) -> None:
         wanted = self._spec.feed.subscription
