@@ -16,6 +16,7 @@ from heartbeat.connect.connector_config import consumer_properties, converter_se
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import Converter, find_converter
 from heartbeat.connect.plugins import Plugin, Plugins
+from heartbeat.connect.store import ConnectorRecord
 from heartbeat.connect.task import Consumer, Feed, Pace, TaskId, TaskSpec
 from heartbeat.connect.worker_config import WorkerConfig
 from heartbeat.errors import BadRequest
@@ -83,6 +84,16 @@ class Assembly:
         """
         plugin, parsed = self._plugin(config)
         return plugin.task.alter_offsets(parsed, self._context(name, config, parsed), offsets)
+
+    def tell_target(self, record: ConnectorRecord) -> None:
+        """Tell a connector's plugin what an operator wants of it.
+
+        Raises:
+            RetriableError: not now.
+            ConnectError: the plugin cannot note it.
+        """
+        plugin, parsed = self._plugin(record.config)
+        plugin.task.on_target(parsed, self._context(record.name, record.config, parsed), record.target.value)
 
     def forget(self, name: str, config: Mapping[str, str]) -> None:
         """Let the plugin of a deleted connector forget what it stored.

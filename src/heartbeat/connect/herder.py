@@ -22,6 +22,7 @@ from heartbeat.connect.plugins import Plugins
 from heartbeat.connect.requests import Config, CreateRequest
 from heartbeat.connect.store import ConnectorRecord, Store, TargetState
 from heartbeat.connect.task import State, TaskId, TaskStatus
+from heartbeat.connect.telling import Telling
 from heartbeat.connect.worker import Worker, WorkerReading
 from heartbeat.errors import AlreadyExists, BadRequest, Conflict, ConnectError, HeartbeatError, NotFound, RequestTimeout
 
@@ -74,6 +75,7 @@ class Herder:
         self._closing = False
         self._held: set[str] = set()
         self._failures: dict[str, str] = {}
+        self._telling = Telling(lambda: store.records, assembly.tell_target)
 
     # Readers
 
@@ -224,7 +226,8 @@ class Herder:
             self._reconcile()
             self._worker.forget_topics(name)
             try:
-                self._assembly.forget(name, record.config)
+                with self._telling.silence():
+                    self._assembly.forget(name, record.config)
             except HeartbeatError as error:  # the connector is gone all the same: a store that is away must not keep it
                 log.warning("Connector %s was deleted, but its plugin could not forget it: %s", name, error)
 
@@ -306,6 +309,8 @@ class Herder:
         """Make the worker run what is desired."""
         with self._one_writer():
             self._reconcile()
+            for name in self._store.records:
+                self._telling.note(name)
 
     def _reconcile(self) -> None:
         todo = plan(self._store.records, self._worker.running())
@@ -326,6 +331,7 @@ class Herder:
         """
         deadline = time.monotonic() + timeout_s
         self._closing = True
+        self._telling.close()
         # A verb that is under way ends first, or it would start tasks that nobody stops. One that hangs is not waited for.
         waited = self._writing.acquire(timeout=timeout_s / 2)
         try:
@@ -358,6 +364,7 @@ class Herder:
         self._store.put(record)
         self._failures.pop(record.name, None)
         self._reconcile()
+        self._telling.note(record.name)
         return record
 
     def _check(self, name: str, config: Config, *, insert_name: bool = True) -> dict[str, str]:
