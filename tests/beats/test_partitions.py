@@ -13,7 +13,7 @@ from tests.beats.parts import P0, P1, P2, TTL, now_ms, write
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.keyspace import Beats, Info, Keyspace
-from heartbeat.beats.partitions import TARGET, Advanced, Partitions, Row, Stored, Target
+from heartbeat.beats.partitions import TARGET, Advanced, Partitions, Row, Said, Stored, Target
 from heartbeat.errors import ConnectError
 
 
@@ -285,3 +285,13 @@ def test_what_tasks_said_is_no_partition(partitions: Partitions) -> None:
     partitions.unsay(0)
     partitions.unsay(0)
     assert set(partitions.read_proof()) == {P0}
+
+
+def test_what_is_said_is_read_and_rubbish_is_left_out(connection: Connection, partitions: Partitions) -> None:
+    assert partitions.read_said() == (Target(), {})
+    claimed(partitions, P0)
+    partitions.say(12, 5, "lag", 1)
+    connection.execute("HSET", partitions.keys.proof, "tasks/1", "rubbish", "tasks/x", '{"at_ms":1,"why":"lag"}', "target", "rubbish")
+    assert partitions.read_said() == (Target(), {12: Said(5, "lag", 1)})
+    partitions.aim("PAUSED")
+    assert partitions.read_said()[0].state == "PAUSED"

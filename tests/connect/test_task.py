@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.fakes import PATIENCE_S, FakeConsumer, Stage, Where, end_of_log, eventually, records, stage, together
+from tests.fakes import PATIENCE_S, FakeConsumer, FakeSink, Stage, Where, end_of_log, eventually, records, stage, together
 
 from heartbeat.connect.api import Subscription, TopicPartition
 from heartbeat.connect.conversion import Tolerance
@@ -358,6 +358,25 @@ def test_a_pause_commits_what_it_has_also_when_a_commit_is_under_way() -> None:
     made.consumer.answers_commits = True
     made.turn(idle)
     assert made.consumer.commits == [{P: 3}, {P: 6}]
+
+
+def test_the_plugin_knows_before_each_put_whether_an_operator_holds_it_and_a_kept_batch_is_no_such_hold() -> None:
+    class Knowing(FakeSink):
+        def on_pause(self, *, paused: bool) -> None:
+            self.journal.append(("paused", paused))
+
+    made = opened(P, plugin=Knowing)
+    made.sink.outcomes.append(RetriableError("not now"))
+    made.turn(records("t", 0, [1]))
+    assert made.consumer.is_paused()
+    made.turn(idle)
+    made.runner.pause()
+    made.turn(idle)
+    made.runner.resume()
+    made.turn(idle)
+    told = [paused for _, paused in made.told("paused")]
+    assert told[0] is False
+    assert [paused for before, paused in zip([None, *told], told, strict=False) if paused != before] == [False, True, False]
 
 
 def test_a_resume_fetches_again_and_says_so() -> None:

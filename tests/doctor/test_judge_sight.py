@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from heartbeat.beats.inspection import Index
-from heartbeat.beats.partitions import Stored
+from heartbeat.beats.partitions import Said, Stored
+from heartbeat.beats.partitions import Target as State
 from heartbeat.connect.api import TopicPartition
 from heartbeat.doctor import judge_sight
 from heartbeat.doctor.findings import Finding, Level, fail, warn
@@ -97,3 +98,30 @@ def test_another_redis_is_suspected_where_there_is_no_index() -> None:
     assert told.level is Level.FAIL
     assert "there is one of other" in told.text
     assert "--redis HOST:PORT" in (told.fix or "")
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("broker", "task 3 says why: Kafka does not answer it"),
+        ("lag", "task 3 says why: 1,234 record(s) are known to it and not applied"),
+        ("clocks", "task 3 says why: the clocks of Redis and of the worker"),
+        ("paused", "task 3 says why: 1,234 record(s) wait, as the connector is paused"),
+    ],
+)
+def test_what_a_task_says_of_itself_is_passed_on_while_it_is_fresh_and_sight_is_not(why: str, words: str) -> None:
+    old = Stored(12, NOW - 90_000, NOW - 20_000, 0)
+    assert words in judged({P0: GOOD, P1: old}, said={3: Said(NOW - 6_000, why, 1_234)})[1].text
+    assert len(judged({P0: GOOD, P1: old}, said={3: Said(NOW - 6_001, why, 1_234)})) == 1
+    assert len(judged({P0: GOOD, P1: old}, said={3: Said(NOW, "something new")})) == 1
+    assert [finding.level for finding in judged({P0: GOOD, P1: GOOD}, said={3: Said(NOW, why)})] == [Level.OK]
+
+
+@pytest.mark.parametrize(("state", "word"), [("PAUSED", "paused"), ("STOPPED", "stopped")])
+def test_a_hold_that_only_redis_tells_of_is_no_outage_either(state: str, word: str) -> None:
+    old = Stored(12, NOW - 90_000, NOW - 20_000, 0)
+    (told,) = judged({P0: GOOD, P1: old}, target=State(state, NOW - 60_000))
+    assert told.level is Level.WARN
+    assert f"1 of 2 partition(s) are not in sight, as the connector was {word} 1m0s ago" in told.text
+    assert judged({P0: GOOD, P1: GOOD}, target=State(state, NOW - 60_000))[0].level is Level.OK
+    assert judged({P0: GOOD, P1: old}, target=State("STARTED", NOW - 60_000))[0].level is Level.FAIL

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from heartbeat.beats.connection import Connection, Server, pack, parse_info
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.keyspace import Keyspace, time_ms
-from heartbeat.beats.partitions import Partitions, Stored
+from heartbeat.beats.partitions import Partitions, Said, Stored, Target
 from heartbeat.connect.api import TopicPartition
 from heartbeat.errors import ConnectError
 
@@ -38,7 +38,10 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A connector's index. ``asked_ms`` is Redis's own time at the reading, ``sampled_ms`` when the public keys were looked at."""
+    """A connector's index. ``asked_ms`` is Redis's own time at the reading, ``sampled_ms`` when the public keys were looked at.
+
+    ``target`` is what an operator wants of the connector, ``said`` what its tasks last said of themselves.
+    """
 
     asked_ms: int
     proof: Mapping[TopicPartition, Stored]
@@ -49,6 +52,8 @@ class Index:
     gone: int
     sample: tuple[PublicKey, ...]
     sampled_ms: int
+    target: Target = field(default=Target())
+    said: Mapping[int, Said] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ def _read(connection: Connection, name: str) -> Index | None:
 
 
 def _index(connection: Connection, name: str) -> Index | None:
-    keyspace = Keyspace(connection, name)
+    keyspace, partitions = Keyspace(connection, name), Partitions(connection, name)
     told, fields, *counts = _answers(
         connection,
         ("TIME",),
@@ -124,13 +129,14 @@ def _index(connection: Connection, name: str) -> Index | None:
     asked_ms = time_ms(told)
     return Index(
         asked_ms,
-        Partitions(connection, name).read_proof(),
+        partitions.read_proof(),
         _counts(fields[0]),
         int(fields[1]) if fields[1] else None,
         sources,
         down,
         gone,
         *_sample(connection, keyspace, asked_ms),
+        *partitions.read_said(),
     )
 
 

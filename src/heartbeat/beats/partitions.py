@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ _PROVEN: Final = ("since", "until", "epoch", "log", "canary")
 TARGET: Final = "target"
 TASKS: Final = "tasks/"
 
+T = TypeVar("T")
+
 
 class Target(msgspec.Struct, frozen=True):
     """What an operator wants of a connector (STARTED, PAUSED or STOPPED), and since when."""
@@ -27,12 +29,17 @@ class Target(msgspec.Struct, frozen=True):
     at_ms: int = 0
 
     @classmethod
-    def parse(cls, text: bytes) -> Target:
+    def parse(cls, text: bytes | None) -> Target:
         """Read it as it stands in Redis; what cannot be read says nothing."""
-        try:
-            return msgspec.json.decode(text, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return cls()
+        return _parsed(text, cls) or cls()
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a task said when it proved nothing: when, why, and how many records it knew that were not applied."""
+
+    at_ms: int
+    why: str
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +153,20 @@ class Partitions:
 
     def say(self, task: int, at_ms: int, why: str, behind: int) -> None:
         """Say why a task proves nothing at present."""
-        text = msgspec.json.encode({"at_ms": at_ms, "why": why, "behind": behind})
+        text = msgspec.json.encode(Said(at_ms, why, behind))
         self._connection.call(*scripts.command(scripts.SAY, (self.keys.proof,), f"{TASKS}{task}", text))
 
     def unsay(self, task: int) -> None:
         """Take back what the task said of itself."""
         self._connection.call("HDEL", self.keys.proof, f"{TASKS}{task}")
+
+    def read_said(self) -> tuple[Target, dict[int, Said]]:
+        """Return what an operator wants, and what tasks have said of themselves, by their numbers."""
+        words = self._connection.call("HGETALL", self.keys.proof)
+        values = dict(zip(words[::2], words[1::2], strict=True))
+        numbers = {name.removeprefix(TASKS.encode()): text for name, text in values.items() if name.startswith(TASKS.encode())}
+        said = {int(number): said for number, text in numbers.items() if number.isdigit() and (said := _parsed(text, Said)) is not None}
+        return Target.parse(values.get(TARGET.encode())), said
 
     def aim(self, state: str) -> None:
         """Keep what an operator wants of the connector, and since when: a state that is there already keeps its time."""
@@ -185,6 +200,13 @@ def _partition(name: bytes) -> TopicPartition:
 def _stored(values: Sequence[bytes | None]) -> Stored:
     offset, since_ms, until_ms, epoch = map(_integer, values[:4])
     return Stored(offset, since_ms, until_ms, epoch, (values[4] or b"").decode(), _integer(values[5]))
+
+
+def _parsed(text: bytes | None, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(text or b"", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _integer(text: bytes | None) -> int | None:

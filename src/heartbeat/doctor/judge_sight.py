@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from heartbeat.beats import doubts
 from heartbeat.beats.inspection import Index
 from heartbeat.beats.partitions import Stored
 from heartbeat.connect.api import TopicPartition
@@ -17,6 +18,15 @@ BLIND_MS: Final = 10_000
 _OLD_MS: Final = 3_000
 _SETTLE_MS: Final = 120_000
 _LISTED: Final = 10
+_SAID_MS: Final = 6_000
+_HELD: Final = {"PAUSED": "paused", "STOPPED": "stopped"}
+_WHYS: Final = {
+    doubts.BROKER: ("Kafka does not answer it where the logs end", "see the kafka lines above; if all is well there, the worker's network"),
+    doubts.LAG: ("{:,} record(s) are known to it and not applied", "wait while the number falls; if it does not, see the worker's log"),
+    doubts.CLOCKS: ("the clocks of Redis and of the worker are over 2 s apart", "set the clock that is wrong: timedatectl set-ntp true"),
+    doubts.PAUSED: ("{:,} record(s) wait, as the connector is paused", "resume it"),
+}
+"""By what a task says: for people, and what to do."""
 
 
 def no_index(target: Target, connectors: Sequence[str]) -> Finding:
@@ -48,10 +58,17 @@ def judge(target: Target, index: Index, ends: Mapping[TopicPartition, int], held
         text = f"{len(bad)} of {len(wanted)} partition(s) are not in sight, as the connector is held: silence proves nothing"
         yield Finding(held.level, check, text, held.fix)
         return
+    if bad and index.target.state in _HELD:
+        since = span(index.asked_ms - index.target.at_ms)
+        text = f"{len(bad)} of {len(wanted)} partition(s) are not in sight, as the connector was {_HELD[index.target.state]} {since} ago"
+        yield warn(check, f"{text}: silence proves nothing", f"let it go on: PUT /connectors/{target.name}/resume on its worker")
+        return
     if len(bad) > _LISTED:
         levels = max(finding.level for finding in bad[_LISTED:])
         bad[_LISTED:] = [Finding(levels, check, f"... and {len(bad) - _LISTED} more partition(s)", fix)]
     yield from bad
+    if bad:
+        yield from _said(check, index)
     if not any(finding.level is Level.FAIL for finding in bad):
         yield from _set(check, index, fix)
     if not bad:
@@ -79,6 +96,14 @@ def _each(
         elif age_ms > _OLD_MS:
             text = f"{_name(partition)} was last seen to its end {span(age_ms)} ago{behind}: verdicts wait"
             yield warn(check, text, f"look again; if it stays: {fix}")
+
+
+def _said(check: str, index: Index) -> Iterator[Finding]:
+    """Pass on what tasks say of themselves; what is older than some seconds is of one that is gone."""
+    for number, said in sorted(index.said.items()):
+        if said.why in _WHYS and index.asked_ms - said.at_ms <= _SAID_MS:
+            words, fix = _WHYS[said.why]
+            yield warn(check, f"task {number} says why: {words.format(said.behind)}", fix)
 
 
 def _set(check: str, index: Index, fix: str) -> Iterator[Finding]:
