@@ -486,6 +486,17 @@ def test_a_partition_that_was_taken_over_is_refused_to_the_one_that_had_it(bench
     other.task.stop()
 
 
+def test_a_source_with_a_ttl_of_its_own_that_came_back_may_say_goodbye_again(bench: Bench, server: EmbeddedRedis) -> None:
+    start(bench, server, redis_key="s:${key}", heartbeat_ttl_max="600")
+    bench.logs.ends[P0] = 1_004
+    now, ttl = now_ms(), ("hb-ttl", b"300")
+    for at, marks in enumerate([(ttl,), (ttl, ("hb-status", b"bye")), (ttl,), (ttl, ("hb-status", b"bye"))]):
+        bench.task.put(batch_of([Message(now - 1_000 + at, "a", 0, 1_000 + at, marks)], {P0: 1_001 + at}))
+    assert bench.index.read_gone(["s:a"]) == {"s:a": now - 997}
+    assert bench.index.read_deadlines(["s:a"]) == {}
+    assert public(bench.redis) == set()
+
+
 # --- canaries, doubts, targets
 
 

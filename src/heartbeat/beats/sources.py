@@ -276,8 +276,8 @@ class Sources:
 
     def _look_up(self, unknown: Collection[str]) -> Collection[str]:
         """Return which of these sources nobody has seen before, having learnt what is kept of the others."""
-        if not unknown or (self.indexed is not None and len(self._known) == self.indexed):
-            return unknown  # the index holds nothing that we do not know
+        if not unknown or (not self._gone and len(self._known) == self.indexed):
+            return unknown  # the index holds nothing that we do not know; of those that are gone it keeps when they were first seen
         infos, default = self._keyspace.read_infos(unknown), self._limits.ttl_ms
         self._ttls_ms |= {source: info.ttl_ms for source, info in infos.items() if info.ttl_ms != default}
         strangers = [source for source in unknown if source not in infos]
