@@ -53,7 +53,7 @@ def open_channel(settings: Named) -> Channel:
     """Return the channel that the settings ask for. Imported here: whoever only logs needs no HTTP.
 
     Raises:
-        ValueError: there is no such type.
+        ValueError: there is no such type, or the URL cannot be used.
     """
     timeout_s = min(settings.timeout_s, LONGEST_SEND_S)
     if settings.type == "log":

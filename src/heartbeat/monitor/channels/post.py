@@ -34,12 +34,16 @@ log = logging.getLogger(__name__)
 
 
 class Poster:
-    """Sends POST requests to one URL. A connection is not kept: between two alerts any would have gone stale."""
+    """Sends POST requests to one URL. A connection is not kept: between two alerts any would have gone stale.
+
+    Raises:
+        ValueError: the URL is none that can be posted to.
+    """
 
     def __init__(self, name: str, url: str, timeout_s: float) -> None:
-        self._url = url
+        self._url = _usable(url)
         self._timeout_s = timeout_s
-        proxy = proxy_of(url)
+        proxy = proxy_of(self._url)
         if proxy is not None:
             log.info("Channel %s goes through the proxy %s, as the environment says", visible(name), _without_account(proxy))
         self._client = httpx2.Client(
@@ -67,10 +71,6 @@ class Poster:
             ):
                 if not response.is_success:
                     raise _refusal(response, _beginning(response))
-        except httpx2.InvalidURL as error:
-            raise TransportError(f"the URL cannot be used: {error}", permanent=True) from error
-        except httpx2.UnsupportedProtocol as error:
-            raise TransportError(f"the URL cannot be used: {error}", permanent=True) from error
         except (httpx2.HTTPError, OSError) as error:
             if limit.over:
                 raise TransportError(f"no answer within {self._timeout_s:g} s") from error
@@ -120,20 +120,30 @@ class _Limit:
         self._timer.cancel()
 
 
-def proxy_of(url: str) -> str | None:
+def proxy_of(url: httpx2.URL) -> str | None:
     """Return the proxy that the environment names for a URL, as curl would take it.
 
     Followed, because from inside a plant it is often the only way to Slack; but never to this machine: a receiver on loopback is
     ours, a proxy would look for it on its own machine, and send there what was meant to stay here.
     """
-    parts = httpx2.URL(url)
-    if _is_loopback(parts.host) or urllib.request.proxy_bypass(parts.host):
+    if _is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
         return None
     proxies = urllib.request.getproxies()
-    found = proxies.get(parts.scheme) or proxies.get("all")
+    found = proxies.get(url.scheme) or proxies.get("all")
     if not found:
         return None
     return found if "://" in found else f"http://{found}"
+
+
+def _usable(url: str) -> httpx2.URL:
+    """Return the URL. What is wrong with it is said without it: it may be a secret."""
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ValueError(f"the URL cannot be used: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ValueError("the URL cannot be used: it must begin with http:// or https://, and name a host")
+    return parts
 
 
 def retry_after_s(text: str | None, now: datetime) -> float | None:
@@ -161,7 +171,7 @@ def _beginning(response: httpx2.Response) -> str:
     """Return how the answer begins, for people. A server that refuses need not say why, so nothing is made of an answer that breaks off."""
     found = b""
     try:
-        for part in response.iter_raw(_MOST_READ):
+        for part in response.iter_raw():
             found += part
             if len(found) >= _MOST_READ:
                 break
