@@ -32,8 +32,10 @@ PASSING = [
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._PURGE_QUEUE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
 ]
-MISSING = [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION]
 
 
 @pytest.mark.parametrize("code", FOR_GOOD)
@@ -44,15 +46,9 @@ def test_what_needs_a_person_is_an_error_for_good_that_says_what(code: int) -> N
     assert KafkaError(code).name() in str(error)
 
 
-@pytest.mark.parametrize("code", [*PASSING, *MISSING])
+@pytest.mark.parametrize("code", PASSING)
 def test_what_passes_by_itself_is_retriable(code: int) -> None:
     assert type(fault_of(KafkaError(code)).error("Topic t did not take it")) is RetriableError
-
-
-@pytest.mark.parametrize("code", MISSING)
-def test_a_topic_that_is_gone_is_told_apart(code: int) -> None:
-    assert fault_of(KafkaError(code)).missing
-    assert not fault_of(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)).missing
 
 
 def test_a_client_that_is_of_no_more_use_says_so() -> None:

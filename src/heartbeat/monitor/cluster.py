@@ -38,6 +38,7 @@ class Cluster:
         self._asked: Future[Any] | None = None
         self._asked_ms = 0
         self._answered_ms: int | None = None
+        self._looked_at: set[str] = set()
 
     def reachable(self, now_ms: int) -> int | None:
         """Return when a broker last answered us: the time at which it was asked. None if none ever did. Never waits.
@@ -54,7 +55,7 @@ class Cluster:
         return self._answered_ms
 
     def ensure_compacted(self, topic: str) -> None:
-        """Make a topic whose newest record per key is kept, if there is none of this name; warn of one that is not compacted.
+        """Make a topic whose newest record per key is kept, if there is none of this name; warn once of one that is not compacted.
 
         It has one partition, so that it has one order, and a copy on up to three brokers.
 
@@ -66,10 +67,11 @@ class Cluster:
         try:
             # All topics are listed, because asking for one by name may make it.
             listed = self._client.list_topics(timeout=_ADMIN_TIMEOUT_S)
-            if topic in listed.topics:
-                self._check_compacted(topic)
-            else:
+            if topic not in listed.topics:
                 self._create_compacted(topic, min(_MOST_REPLICAS, len(listed.brokers)))
+            elif topic not in self._looked_at:
+                self._check_compacted(topic)
+                self._looked_at.add(topic)
         except (ck.KafkaException, TimeoutError) as error:
             raise fault_in(error).error(f"Topic {topic} could not be made sure of") from error
 

@@ -136,12 +136,11 @@ class FlipsTopic:
     def _give_up(self, sender: kafka.Sender, fault: Fault | None) -> None:
         # What is under way would otherwise arrive later, behind what somebody else has written meanwhile.
         sender.drop()
+        self._ensured = False  # a topic that has gone looks like a broker that is slow
         if fault is None:
             raise RetriableError(f"Topic {self.name} did not acknowledge all flips in {_TIMEOUT_S:.0f} s")
         if fault.fatal:
             self._sender = None
-        if fault.missing:
-            self._ensured = False
         raise fault.error(f"Topic {self.name} did not take all flips")
 
 

@@ -38,7 +38,6 @@ _PERMANENT: Final = {
     ck.KafkaError.UNSUPPORTED_VERSION,
 }
 """What needs a person: everything else passes by itself."""
-_MISSING: Final = {ck.KafkaError._UNKNOWN_TOPIC, ck.KafkaError._UNKNOWN_PARTITION, ck.KafkaError.UNKNOWN_TOPIC_OR_PART}
 
 _MOST_RECORDS: Final = 1_000
 
@@ -88,11 +87,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why Kafka did not do something. ``missing``: there is no such topic or partition; ``fatal``: this client is of no more use."""
+    """Why Kafka did not do something. ``permanent``: it does not pass by itself; ``fatal``: this client is of no more use."""
 
     text: str
     permanent: bool = False
-    missing: bool = False
     fatal: bool = False
 
     def error(self, what: str) -> ConnectError:
@@ -103,8 +101,7 @@ class Fault:
 
 def fault_of(error: Any) -> Fault:
     """Return what a ``KafkaError`` means for whoever asked."""
-    code = error.code()
-    return Fault(f"{error.str()} ({error.name()})", code in _PERMANENT, code in _MISSING, error.fatal())
+    return Fault(f"{error.str()} ({error.name()})", error.code() in _PERMANENT, error.fatal())
 
 
 class Sender:
