@@ -58,16 +58,18 @@ class FlipsTopic:
         self._ensured = False
         self._sender: kafka.Sender | None = None
 
-    def ensure(self) -> None:
-        """Make the topic if it is not there. It is asked about once, and again when it has gone.
+    def ensure(self) -> bool:
+        """Make the topic if it is not there. The cluster is asked once, and again after a failure; return whether it was asked.
 
         Raises:
             RetriableError: the cluster does not answer.
             ConnectError: it refuses.
         """
-        if not self._ensured:
-            self._cluster.ensure_compacted(self.name)
-            self._ensured = True
+        if self._ensured:
+            return False
+        self._cluster.ensure_compacted(self.name)
+        self._ensured = True
+        return True
 
     def write(self, flips: Sequence[Recorded]) -> None:
         """Write flips in this order, and return when all of them are committed; after an error, write the same ones again.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
 import msgspec
 
+from heartbeat.beats.outbox import Entry, Outbox
 from heartbeat.errors import ConnectError
 from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
@@ -20,46 +21,6 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 2_000
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
-
-
-class Entry(Protocol):
-    """One entry of a connector's stream of flips."""
-
-    @property
-    def connector(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def flip(self) -> bytes: ...
-    @property
-    def proven_until_ms(self) -> int | None: ...
-    @property
-    def detected_ms(self) -> int | None: ...
-    @property
-    def written_ms(self) -> int: ...
-
-
-class Held(Protocol):
-    """A lease: its fence, 0 if somebody else holds it, and the time of Redis."""
-
-    @property
-    def fence(self) -> int: ...
-    @property
-    def now_ms(self) -> int: ...
-
-
-E = TypeVar("E", bound=Entry)
-
-
-class Outbox(Protocol[E]):
-    """The streams of flips as the topic's own channel sees them (``beats.outbox``)."""
-
-    @property
-    def losses(self) -> Mapping[str, int]: ...
-    def lease(self) -> Held: ...
-    def read(self, most: int) -> list[E]: ...
-    def advance(self, entries: Sequence[E]) -> bool: ...
-    def loss_told(self, connector: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +40,7 @@ class Recording:
     lost: int = 0
 
 
-class Recorder(Generic[E]):
+class Recorder:
     """Writes flips in the order of their streams, each at least once. One thread's alone; ``state`` may be read by any.
 
     ``clock`` counts seconds and never goes back; ``jitter`` draws from 0 to 1.
@@ -87,7 +48,7 @@ class Recorder(Generic[E]):
 
     def __init__(
         self,
-        outbox: Outbox[E],
+        outbox: Outbox,
         topic: FlipsTopic,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -102,16 +63,17 @@ class Recorder(Generic[E]):
     def turn(self) -> bool:
         """Write some of what is not in the topic yet. Return whether there may be more at once. Errors are kept in ``state``.
 
-        1. See that the topic is there: it may take longer than a lease.
-        2. Take the lease: of several monitors one writes.
+        1. Take the lease: of several monitors one writes. With the first one ever the channel begins, whether Kafka answers or not.
+        2. See that the topic is there. If that had to be asked the lease is renewed: it may have taken long.
         3. Write, and wait until Kafka has committed all of it.
         4. Move the cursor. Whoever ends before writes the same flips again, which changes nothing.
         """
         if self._clock() < self._not_before_s:
             return False
         try:
-            self._topic.ensure()
             held = self._outbox.lease()
+            if held.fence and self._topic.ensure():
+                held = self._outbox.lease()
             if not held.fence:
                 self.state = replace(self.state, leader=False, pending=0, oldest_pending_ms=None)
                 return False
@@ -158,4 +120,5 @@ def _flip_of(entry: Entry) -> Flip | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         log.warning("Entry %s of the flips of %s cannot be read: it is passed over", entry.id, entry.connector)
         return None
-    return msgspec.structs.replace(flip, proven_until_ms=entry.proven_until_ms, detected_ms=entry.detected_ms)
+    filled = {"proven_until_ms": entry.proven_until_ms, "detected_ms": entry.detected_ms}
+    return msgspec.structs.replace(flip, **{name: ms for name, ms in filled.items() if ms is not None})
