@@ -1,25 +1,13 @@
-"""What the tests of the monitor's Kafka side share: settings, a clock that is set, flips, and waiting."""
+"""What the tests of the monitor's Kafka side share: a clock that is set, flips, and waiting."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from heartbeat.monitor.flips import DOWN, RECOVERED, SILENCE, UP, Flip, incident_of, key_of
 
 DEADLINE_S = 20.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """As ``[kafka]`` has them."""
-
-    bootstrap_servers: str
-    canary: bool = True
-    canary_every_s: float = 2.0
-    flips_topic: str = "heartbeat-flips"
-    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 class SetClock:

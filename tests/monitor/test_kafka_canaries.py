@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pytest
-from tests.monitor.kafka_parts import SetClock, Settings, eventually
+from tests.monitor.kafka_parts import SetClock, eventually
 
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import ConnectError
 from heartbeat.monitor.canary import HEADER, Canaries, Partition
 from heartbeat.monitor.kafka import read_to_end
+from heartbeat.monitor.settings import Kafka as Settings
 
 PRODUCE = 0
 TOPIC_AUTHORIZATION_FAILED = 29

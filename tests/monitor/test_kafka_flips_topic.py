@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from tests.monitor.kafka_parts import SetClock, Settings, down, eventually, up
+from tests.monitor.kafka_parts import SetClock, down, eventually, up
 
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import ConnectError, RetriableError
@@ -16,6 +16,7 @@ from heartbeat.monitor.cluster import Cluster
 from heartbeat.monitor.flips import BLIND, REASON_BLIND, REASON_SIGHTED, SIGHTED, Flip, incident_of, key_of, pipeline_of, printable
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
 from heartbeat.monitor.kafka import Record, Sender, read_to_end
+from heartbeat.monitor.settings import Kafka as Settings
 
 PRODUCE = 0
 TOPIC_AUTHORIZATION_FAILED = 29

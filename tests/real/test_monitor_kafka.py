@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewPartitions
-from tests.monitor.kafka_parts import SetClock, Settings, down, up
+from tests.monitor.kafka_parts import SetClock, down, up
 
 from heartbeat.errors import RetriableError
 from heartbeat.monitor.canary import Canaries, Partition
@@ -18,6 +18,7 @@ from heartbeat.monitor.cluster import Cluster
 from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
 from heartbeat.monitor.kafka import read_to_end
+from heartbeat.monitor.settings import Kafka as Settings
 
 from .broker import Kafka
 from .programs import eventually

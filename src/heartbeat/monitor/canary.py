@@ -10,36 +10,24 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
-from heartbeat.monitor import kafka
-from heartbeat.monitor.kafka import Fault, Record
+from heartbeat.monitor.kafka import Fault, Record, Sender
+from heartbeat.monitor.settings import Kafka
 
 log = logging.getLogger(__name__)
 
 HEADER: Final = "hb-canary"
-TIMEOUT_S: Final = 5.0
+_TIMEOUT_S: Final = 5.0
 _WAIT_S: Final = 0.1
 _OWN: Final = {
-    "message.timeout.ms": str(int(TIMEOUT_S * 1000)),
+    "message.timeout.ms": str(int(_TIMEOUT_S * 1000)),
     "enable.idempotence": "false",  # one that is sent twice says the same twice, and this asks for no permission on the cluster
 }
 _RETRY_REFUSED_S: Final = 600.0
 
 Partition = tuple[str, int]
 """Topic and number."""
-
-
-class Settings(kafka.Settings, Protocol):
-    """What of the monitor's ``[kafka]`` table is needed here."""
-
-    @property
-    def canary(self) -> bool:
-        """Return whether canaries are wanted."""
-
-    @property
-    def canary_every_s(self) -> float:
-        """Return how often each partition gets one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +65,11 @@ class Canaries:
         ConnectError: the Kafka client does not take the settings.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Kafka, clock: Callable[[], float] = time.monotonic) -> None:
         self.state = Flown()
         self._clock = clock
         self._every_s = settings.canary_every_s
-        self._sender = kafka.Sender(settings, _OWN) if settings.canary else None
+        self._sender = Sender(settings, _OWN) if settings.canary else None
         self._next_s: dict[Partition, float] = {}
         self._waiting: set[Partition] = set()
         self._acknowledged_ms: dict[Partition, int] = {}
@@ -119,7 +107,7 @@ class Canaries:
         refusal = self._refused.get(partition[0])
         return now_s >= self._next_s.get(partition, now_s) and (refusal is None or now_s >= refusal.retry_s)
 
-    def _send(self, sender: kafka.Sender, partition: Partition, now_ms: int, now_s: float) -> None:
+    def _send(self, sender: Sender, partition: Partition, now_ms: int, now_s: float) -> None:
         topic, number = partition
         self._next_s[partition] = now_s + self._every_s
         self._waiting.add(partition)

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from confluent_kafka.cimpl import NewTopic
 
 from heartbeat import logs
-from heartbeat.monitor.kafka import Settings, fault_in, made
+from heartbeat.monitor.kafka import fault_in, made
+from heartbeat.monitor.settings import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ class Cluster:
         ConnectError: the client does not take these properties.
     """
 
-    def __init__(self, kafka: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = _shared(kafka)
+    def __init__(self, settings: Kafka, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = _shared(settings)
         self._clock = clock
         self._due = logs.Every(_ASK_EVERY_S)
         self._asked: Future[Any] | None = None
@@ -108,13 +109,13 @@ _clients: dict[frozenset[tuple[str, str]], Any] = {}
 _making: Final = threading.Lock()
 
 
-def _shared(kafka: Settings) -> Any:
+def _shared(settings: Kafka) -> Any:
     """Return the process's one admin client for these properties, made when first asked for and never destroyed.
 
     Destroying one whose requests have just timed out can abort the process (an assertion of librdkafka 2.16).
     """
-    key = frozenset({**kafka.properties, "bootstrap.servers": kafka.bootstrap_servers}.items())
+    key = frozenset({**settings.properties, "bootstrap.servers": settings.bootstrap_servers}.items())
     with _making:
         if key not in _clients:
-            _clients[key] = made(AdminClient, kafka, {})
+            _clients[key] = made(AdminClient, settings, {})
         return _clients[key]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
 from heartbeat.errors import RetriableError
-from heartbeat.monitor import kafka
 from heartbeat.monitor.cluster import Cluster
 from heartbeat.monitor.flips import Flip, printable
-from heartbeat.monitor.kafka import Fault, Record
+from heartbeat.monitor.kafka import Fault, Record, Sender, read_to_end
+from heartbeat.monitor.settings import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +29,6 @@ _OWN: Final = {
 }
 
 
-class Settings(kafka.Settings, Protocol):
-    """What of the monitor's ``[kafka]`` table is needed here."""
-
-    @property
-    def flips_topic(self) -> str:
-        """Return the topic's name."""
-
-
 class Recorded(NamedTuple):
     """A flip, and its id in the stream of its connector."""
 
@@ -50,13 +42,13 @@ class FlipsTopic:
     ``clock`` counts seconds and never goes back.
     """
 
-    def __init__(self, settings: Settings, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Kafka, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = settings.flips_topic
         self._settings = settings
         self._cluster = cluster
         self._clock = clock
         self._ensured = False
-        self._sender: kafka.Sender | None = None
+        self._sender: Sender | None = None
 
     def ensure(self) -> bool:
         """Make the topic if it is not there. The cluster is asked once, and again after a failure; return whether it was asked.
@@ -102,7 +94,7 @@ class FlipsTopic:
         """
         memory: dict[bytes, Recorded] = {}
         unread = 0
-        for record in kafka.read_to_end(self._settings, self.name, timeout_s):
+        for record in read_to_end(self._settings, self.name, timeout_s):
             key = record.key or b""
             flip = None if record.value is None else _decoded(record)
             if flip is None and record.value is not None:
@@ -124,7 +116,7 @@ class FlipsTopic:
 
     def _send(self, records: Sequence[Record]) -> None:
         if self._sender is None:
-            self._sender = kafka.Sender(self._settings, _OWN)
+            self._sender = Sender(self._settings, _OWN)
         sender, deadline_s = self._sender, self._clock() + _TIMEOUT_S
         settled: list[Fault | None] = []
         for record in records:
@@ -135,7 +127,7 @@ class FlipsTopic:
         if len(settled) < len(records) or any(settled):
             self._give_up(sender, next(filter(None, settled), None))
 
-    def _give_up(self, sender: kafka.Sender, fault: Fault | None) -> None:
+    def _give_up(self, sender: Sender, fault: Fault | None) -> None:
         # What is under way would otherwise arrive later, behind what somebody else has written meanwhile.
         sender.drop()
         self._ensured = False  # a topic that has gone looks like a broker that is slow

@@ -9,12 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import confluent_kafka as ck
 
 from heartbeat import logs
 from heartbeat.errors import ConnectError, RetriableError
+from heartbeat.monitor.settings import Kafka
 
 ANY_PARTITION: Final = -1
 """Where a record goes by its key."""
@@ -62,18 +63,6 @@ _READING: Final = {
 }
 
 
-class Settings(Protocol):
-    """What of the monitor's ``[kafka]`` table is needed here; ``properties`` are librdkafka's own."""
-
-    @property
-    def bootstrap_servers(self) -> str:
-        """Return where the cluster is."""
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """Return what else the client is told."""
-
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record, to be sent or as it was read."""
@@ -111,8 +100,8 @@ class Sender:
         ConnectError: the client does not take these properties.
     """
 
-    def __init__(self, kafka: Settings, own: Mapping[str, str]) -> None:
-        self._producer = made(ck.Producer, kafka, {**_SENDING, **own})
+    def __init__(self, settings: Kafka, own: Mapping[str, str]) -> None:
+        self._producer = made(ck.Producer, settings, {**_SENDING, **own})
 
     def send(self, record: Record, settled: Callable[[Fault | None], None]) -> bool:
         """Take a record to be sent, or return False because too many wait already; ``settled`` gets None once it is committed."""
@@ -141,7 +130,7 @@ class Sender:
         self._producer.poll(0)
 
 
-def read_to_end(kafka: Settings, topic: str, timeout_s: float) -> Iterator[Record]:
+def read_to_end(settings: Kafka, topic: str, timeout_s: float) -> Iterator[Record]:
     """Yield every record that a topic holds now, each partition in its order; none if there is no such topic.
 
     Raises:
@@ -150,7 +139,7 @@ def read_to_end(kafka: Settings, topic: str, timeout_s: float) -> Iterator[Recor
     """
     deadline_s = time.monotonic() + timeout_s
     trouble: list[Any] = []
-    consumer = made(ck.Consumer, kafka, {**_READING, "error_cb": trouble.append})
+    consumer = made(ck.Consumer, settings, {**_READING, "error_cb": trouble.append})
     try:
         # All topics are listed, because asking for one by name may make it.
         listed = consumer.list_topics(timeout=timeout_s).topics
@@ -194,15 +183,15 @@ def _headers(event: Any) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, value or b"") for name, value in event.headers() or ())
 
 
-def made(kind: Callable[..., Any], kafka: Settings, own: Mapping[str, Any]) -> Any:
+def made(kind: Callable[..., Any], settings: Kafka, own: Mapping[str, Any]) -> Any:
     """Return a client; what we rest on is not to be set otherwise.
 
     Raises:
         ConnectError: the client does not take these properties.
     """
-    settings = {**kafka.properties, "bootstrap.servers": kafka.bootstrap_servers, **own}
+    properties = {**settings.properties, "bootstrap.servers": settings.bootstrap_servers, **own}
     try:
-        return kind(settings, logger=logging.getLogger(logs.KAFKA_CLIENT))
+        return kind(properties, logger=logging.getLogger(logs.KAFKA_CLIENT))
     except (ck.KafkaException, ValueError) as error:
         raise ConnectError(f"The Kafka client does not take these properties: {fault_in(error).text}") from error
 

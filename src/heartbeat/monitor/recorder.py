@@ -6,38 +6,17 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-import msgspec
-
-from heartbeat.beats.outbox import Entry, Outbox
+from heartbeat.beats.outbox import Outbox
 from heartbeat.errors import ConnectError
-from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.deliver import DelivererState, backoff_s, flip_of
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 2_000
-_FIRST_WAIT_S: Final = 1.0
-_LONGEST_WAIT_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """How the topic stands. ``leader``: this monitor writes it; ``pending``: so many flips at least are not in it.
-
-    ``failures`` counts attempts that failed since the last one that did not; ``lost`` are flips that were cut before they were written.
-    """
-
-    channel: str
-    leader: bool = False
-    pending: int = 0
-    oldest_pending_ms: int | None = None
-    last_success_ms: int | None = None
-    failures: int = 0
-    last_error: str = ""
-    lost: int = 0
 
 
 class Recorder:
@@ -53,7 +32,7 @@ class Recorder:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.state = Recording(f"kafka:{topic.name}")
+        self.state = DelivererState(f"kafka:{topic.name}")
         self._outbox = outbox
         self._topic = topic
         self._clock = clock
@@ -81,7 +60,7 @@ class Recorder:
             oldest_ms = min((entry.written_ms for entry in entries), default=None)
             self.state = replace(self.state, leader=True, pending=len(entries), oldest_pending_ms=oldest_ms)
             self._tell_losses()
-            self._topic.write([Recorded(flip, entry.id) for entry in entries if (flip := _flip_of(entry)) is not None])
+            self._topic.write([Recorded(flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None])
             if entries and not self._outbox.advance(entries):
                 return False
         except ConnectError as error:
@@ -96,8 +75,7 @@ class Recorder:
         failures = self.state.failures + 1
         if str(error) != self.state.last_error:
             log.warning("Flips wait to be written to topic %s: %s", self._topic.name, error)
-        wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(failures - 1, 10))
-        self._not_before_s = self._clock() + wait_s * (1 + self._jitter()) / 2
+        self._not_before_s = self._clock() + backoff_s(failures, self._jitter())
         self.state = replace(self.state, failures=failures, last_error=str(error))
 
     def _tell_losses(self) -> None:
@@ -111,14 +89,3 @@ class Recorder:
                     self._topic.name,
                 )
                 self.state = replace(self.state, lost=self.state.lost + count)
-
-
-def _flip_of(entry: Entry) -> Flip | None:
-    """Return what an entry says, with what the script that judged has filled in; None if it cannot be read."""
-    try:
-        flip = msgspec.json.decode(entry.flip, type=Flip)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        log.warning("Entry %s of the flips of %s cannot be read: it is passed over", entry.id, entry.connector)
-        return None
-    filled = {"proven_until_ms": entry.proven_until_ms, "detected_ms": entry.detected_ms}
-    return msgspec.structs.replace(flip, **{name: ms for name, ms in filled.items() if ms is not None})
