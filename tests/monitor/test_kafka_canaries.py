@@ -105,6 +105,18 @@ def fly_until_refused(canaries: Canaries, partitions: Mapping[str, list[Partitio
     eventually(refused, f"{topic} refuses canaries: {canaries.state}")
 
 
+def test_a_canary_that_was_under_way_when_its_topic_refused_ends_no_refusal(broker: EmbeddedBroker) -> None:
+    canaries = Canaries(Settings(broker.bootstrap), SetClock())
+    broker.fail_requests(PRODUCE, [INVALID_RECORD])  # the first of two
+
+    def settled() -> bool:
+        canaries.turn(BEATS, 5000)
+        return len(canaries.state.acknowledged_ms) == len(canaries.state.errors) == 1
+
+    eventually(settled, "one refused, one taken")
+    assert not canaries.required("pumps")
+
+
 def test_a_topic_that_refused_is_tried_again_after_ten_minutes(broker: EmbeddedBroker) -> None:
     clock = SetClock()
     canaries = Canaries(Settings(broker.bootstrap), clock)

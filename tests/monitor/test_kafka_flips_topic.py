@@ -61,6 +61,13 @@ def test_records_keep_the_order_of_the_stream_and_are_keyed_by_source(broker: Em
     assert [dict(record.headers) for record in records] == [{"id": f"1700000000000-{n}".encode()} for n in range(len(flips))]
 
 
+def test_more_flips_than_the_client_has_room_for_keep_their_order_too(broker: EmbeddedBroker) -> None:
+    settings = Settings(broker.bootstrap, properties={"queue.buffering.max.messages": "10"})
+    flips = [down(f"pump:{n}") for n in range(100)]
+    FlipsTopic(settings, Cluster(settings)).write(numbered(*flips))
+    assert [record.key for record in read_to_end(settings, TOPIC, 20)] == [f"pumps/pump:{n}".encode() for n in range(100)]
+
+
 def test_only_open_incidents_are_remembered(broker: EmbeddedBroker) -> None:
     topic = topic_at(broker)
     topic.write(numbered(down("a"), down("b"), up("a"), pipeline(SIGHTED, BLIND, REASON_BLIND)))

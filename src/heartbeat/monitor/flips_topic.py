@@ -120,8 +120,10 @@ class FlipsTopic:
         sender, deadline_s = self._sender, self._clock() + _TIMEOUT_S
         settled: list[Fault | None] = []
         for record in records:
-            while not sender.send(record, settled.append) and self._clock() < deadline_s:
+            while not (taken := sender.send(record, settled.append)) and self._clock() < deadline_s:
                 sender.poll(_WAIT_S)  # no room: what waits must settle first
+            if not taken:
+                break  # what comes after it must not overtake it
         while len(settled) < len(records) and not any(settled) and self._clock() < deadline_s:
             sender.poll(_WAIT_S)
         if len(settled) < len(records) or any(settled):
