@@ -1,0 +1,382 @@
+"""Several connectors, several monitors, and a Redis that loses its data or is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from tests.monitor.judging import TTL, Index, Kafka, Monitor
+
+from heartbeat.beats.connection import Argument, Connection, Server
+from heartbeat.beats.keys import CONNECTORS
+from heartbeat.beats.keyspace import time_ms
+from heartbeat.embedded.redis import EmbeddedRedis
+from heartbeat.errors import RetriableError
+from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.settings import Monitor as Timing
+from heartbeat.monitor.settings import Settings
+
+BLIND, SIGHTED = ("pipeline:pumps", "BLIND", "blind"), ("pipeline:pumps", "SIGHTED", "sighted")
+DOWN, UP = ("pump", "DOWN", "silence"), ("pump", "UP", "recovered")
+
+
+@pytest.fixture
+def index(connection: Connection) -> Index:
+    return Index(connection)
+
+
+@pytest.fixture
+def monitor(server: EmbeddedRedis, connection: Connection, opened: Callable[..., Connection]) -> Monitor:
+    """A monitor with a connection of its own that does not wait for long."""
+    return Monitor(opened(server.host, server.port, timeout_s=0.3))
+
+
+@contextmanager
+def stopped(server: EmbeddedRedis) -> Iterator[None]:
+    """Let the server answer nobody."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+class Failing(Connection):
+    """A connection that fails at commands of a kind while ``failing`` names it."""
+
+    failing = ""
+
+    def call(self, *command: Argument) -> Any:
+        self._look_at(command)
+        return super().call(*command)
+
+    def calls(self, *commands: Any) -> list[Any]:
+        self._look_at(commands[-1])
+        return super().calls(*commands)
+
+    def _look_at(self, command: Any) -> None:
+        if self.failing and command[0] == self.failing:
+            raise RetriableError("cut off")
+
+
+@pytest.fixture
+def failing(server: EmbeddedRedis, connection: Connection) -> Iterator[Failing]:
+    found = Failing(Server(server.host, server.port))
+    yield found
+    found.close()
+
+
+def open_flips(index: Index) -> list[Flip]:
+    """Return what a topic of flips would hold open."""
+    newest = {flip.source: flip for flip in index.flips()}
+    return [flip for flip in newest.values() if flip.opens]
+
+
+def test_two_monitors_that_look_in_turn_tell_each_change_once(index: Index, monitor: Monitor, connection: Connection) -> None:
+    other = Monitor(connection, "other")
+    sources = [f"pump-{n}" for n in range(700)]
+    index.beat(*sources, at=-80_000)
+    index.fail("job", "no disk", at=-1_000)
+    index.prove()
+    for _ in range(3):
+        monitor.tick()
+        other.tick()
+    index.beat(*sources, "job", at=100)
+    for _ in range(3):
+        other.tick()
+        monitor.tick()
+    told = index.told()
+    assert len(told) == len(set(told)) == 2 * 701
+    keys = [flip.key for flip in index.flips()]
+    assert len(set(keys)) == len(keys)
+
+
+def test_connectors_are_watched_side_by_side(index: Index, monitor: Monitor, connection: Connection) -> None:
+    other = Index(connection, "fans")
+    for one in (index, other):
+        one.beat("pump", at=-80_000)
+        one.prove()
+    monitor.tick()
+    assert (index.told(), other.told()) == ([DOWN], [DOWN])
+    assert index.flips()[0].incident != other.flips()[0].incident
+    assert set(monitor.detector.state.connectors) == {"fans", "pumps"}
+
+
+def test_a_connector_that_was_deleted_is_forgotten_without_alert(index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick()
+    connection.calls(("DEL", *index.keys.all), ("SREM", CONNECTORS, "pumps"))
+    assert monitor.tick(3) == []
+    assert monitor.kafka.forgotten == ["pumps"]
+    assert monitor.detector.state.connectors == {}
+    assert connection.call("EXISTS", *index.keys.all) == 0
+
+
+@pytest.mark.parametrize("key", ["deadlines", "proof", "down", "flips", "fails", "expected", "blind"])
+def test_an_index_that_somebody_broke_does_not_stop_the_others(key: str, index: Index, monitor: Monitor, connection: Connection) -> None:
+    broken = Index(connection, "broken")
+    for one in (index, broken):
+        one.beat("pump", at=-80_000)
+        one.prove()
+    connection.calls(("DEL", getattr(broken.keys, key)), ("LPUSH", getattr(broken.keys, key), "x"))
+    monitor.tick()
+    assert index.told() == [DOWN]
+    assert monitor.detector.state.error == ""
+    assert "WRONGTYPE" in monitor.detector.state.connectors["broken"].error
+    connection.call("DEL", getattr(broken.keys, key))
+    monitor.tick(2)
+    assert monitor.detector.state.connectors["broken"].error == ""
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="what is kept of a source is read by int(): no ConnectError, so all connectors stop"
+)
+def test_an_info_that_somebody_broke_does_not_stop_the_others(index: Index, monitor: Monitor, connection: Connection) -> None:
+    broken = Index(connection, "broken")
+    for one in (index, broken):
+        one.beat("pump", at=-80_000)
+        one.prove()
+    connection.call("HSET", broken.keys.info, "pump", "soon")
+    monitor.tick(2)
+    assert index.told() == [DOWN]
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="vision.read: int() of the target's time")
+def test_a_target_that_somebody_broke_does_not_stop_the_others(index: Index, monitor: Monitor, connection: Connection) -> None:
+    broken = Index(connection, "broken")
+    index.beat("pump", at=-80_000)
+    index.prove()
+    broken.prove(target='{"state":"PAUSED","at_ms":"today"}')
+    monitor.tick(2)
+    assert index.told() == [DOWN]
+
+
+def lose(connection: Connection) -> None:
+    """Lose everything, and go on in another millisecond: the ids of flips are times."""
+    lost_ms = time_ms(connection.call("TIME"))
+    connection.call("FLUSHALL")
+    while time_ms(connection.call("TIME")) <= lost_ms + 1:
+        pass
+
+
+def test_what_was_down_comes_back_from_memory_and_ends_as_the_same_incident(index: Index, monitor: Monitor, connection: Connection) -> None:
+    judged = index.beat("pump", "other", at=-80_000) + TTL
+    index.prove()
+    monitor.tick(2)
+    before = {flip.source: flip.incident for flip in index.flips()}
+    monitor.kafka.memory = {"pumps": open_flips(index)}
+    lose(connection)
+    monitor.tick()
+    assert index.down() == {"pump": judged, "other": judged}
+    index.claim()
+    index.beat("pump", "other", at=-80_000)  # the replay
+    index.beat("pump")
+    index.prove()
+    monitor.tick(3)
+    (up,) = [flip for flip in index.flips() if not flip.about_pipeline]
+    assert (up.source, up.to, up.incident) == ("pump", "UP", before["pump"])
+    assert index.down() == {"other": judged}
+    assert connection.call("ZCARD", index.keys.deadlines) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="a flip holds the name as it is printed, and that is restored: a source that nobody has")
+def test_a_name_that_is_no_text_comes_back_from_memory_too(index: Index, monitor: Monitor, connection: Connection) -> None:
+    judged = index.beat("\udcff", at=-80_000) + TTL
+    index.prove()
+    monitor.tick(2)
+    monitor.kafka.memory = {"pumps": open_flips(index)}
+    lose(connection)
+    monitor.tick()
+    assert index.down() == {"\udcff": judged}
+
+
+def test_memory_that_cannot_be_read_yet_is_asked_for_again(index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    monitor.kafka.memory = {"pumps": open_flips(index)}
+    monitor.kafka.away = True
+    lose(connection)
+    monitor.tick(2)
+    monitor.kafka.away = False
+    monitor.tick()
+    assert index.down() == {}
+    monitor.clock.ahead_ms = 5_001
+    monitor.tick()
+    assert list(index.down()) == ["pump"]
+
+
+def test_a_monitor_that_starts_after_a_loss_asks_memory_for_what_redis_does_not_hold(
+    index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    kafka = Kafka({"pumps": open_flips(index)})
+    lose(connection)
+    index.claim()
+    fresh = Monitor(connection, "fresh", kafka=kafka)
+    fresh.tick(2)
+    assert list(index.down()) == ["pump"]
+    assert kafka.asked == [("pumps", "")]
+
+
+def test_an_open_blindness_survives_the_loss(index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.prove(-60_000)
+    monitor.tick(2)
+    (blind,) = index.flips()
+    lose(connection)
+    monitor.tick(2)
+    index.prove()
+    monitor.tick(2)
+    assert [(flip.to, flip.incident) for flip in index.flips()] == [("SIGHTED", blind.incident)]
+
+
+def test_without_memory_one_message_says_how_many_were_forgotten(index: Index, monitor: Monitor, connection: Connection) -> None:
+    other = Monitor(connection, "other")
+    index.beat(*(f"pump-{n}" for n in range(17)), at=-80_000)
+    index.prove()
+    for one in (monitor, other, monitor, other):
+        one.tick()
+    lose(connection)
+    for one in (monitor, other, monitor, other):
+        one.tick()
+    assert [flip.message.split(". ")[1].split(" are")[0] for flip in index.flips()] == ["17 source(s) that were DOWN"]
+
+
+def test_a_lost_connector_is_watched_on_until_it_is_back_and_its_blindness_told(
+    index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    index.beat("pump")
+    index.prove()
+    monitor.tick(2)
+    lose(connection)
+    monitor.tick(2)
+    assert set(monitor.detector.state.connectors) == {"pumps"}
+    monitor.live.settings = Settings(monitor=Timing(blind_after_s=0.0))
+    while not index.told():
+        monitor.tick()
+    assert index.told() == [BLIND]
+    monitor.live.settings = Settings()
+    index.prove()
+    monitor.tick(2)
+    assert index.told() == [BLIND, SIGHTED]
+
+
+@pytest.mark.xfail(strict=True, reason="what the last tick itself stored has not been seen, so that its loss is not noticed")
+def test_a_loss_of_what_was_stored_just_now_is_noticed_too(index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.prove()
+    monitor.tick()
+    index.prove(-60_000)
+    monitor.tick()
+    assert index.told() == [BLIND]
+    lose(connection)
+    index.prove()
+    monitor.tick(3)
+    assert index.told() == [SIGHTED]
+
+
+@pytest.mark.xfail(strict=True, reason="Redis says only once that it does not know us; if that look fails later on, the loss is overlooked")
+def test_a_loss_is_not_overlooked_if_redis_fails_while_it_is_looked_at(index: Index, failing: Failing, connection: Connection) -> None:
+    monitor = Monitor(failing)
+    index.prove()
+    monitor.tick()
+    lose(connection)
+    failing.failing = "ZRANGE"  # the last of what a turn reads
+    monitor.tick()
+    failing.failing = ""
+    monitor.tick()
+    assert set(monitor.detector.state.connectors) == {"pumps"}
+    assert monitor.kafka.forgotten == []
+
+
+def test_while_redis_is_away_its_blindness_is_told_once_and_stored_when_it_is_back(
+    server: EmbeddedRedis, index: Index, monitor: Monitor
+) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick()
+    with stopped(server):
+        assert monitor.tick() == []
+        assert monitor.detector.state.error
+        monitor.clock.ahead_ms = 11_000
+        (told,) = monitor.tick()
+        assert (told.source, told.to, told.reason) == BLIND
+        assert "Redis does not answer" in told.message
+        monitor.clock.ahead_ms = 12_000
+        assert monitor.tick(2) == []
+        seen = monitor.detector.state.connectors["pumps"].blind
+        assert seen is not None
+        assert seen.stage == "redis"
+    monitor.clock.ahead_ms = 0
+    index.prove()
+    assert monitor.tick(3) == []
+    assert index.told() == [DOWN, BLIND, SIGHTED]
+    assert {flip.incident for flip in index.flips()[1:]} == {told.incident}
+    assert index.flips()[1].key == told.key
+    assert monitor.detector.state.error == ""
+
+
+def test_two_monitors_tell_of_the_same_incident_while_redis_is_away(
+    server: EmbeddedRedis, index: Index, monitor: Monitor, opened: Callable[..., Connection]
+) -> None:
+    other = Monitor(opened(server.host, server.port, timeout_s=0.3), "other")
+    index.beat("pump", at=-80_000)
+    index.prove()
+    for one in (monitor, other, monitor):
+        one.tick()
+    with stopped(server):
+        for one in (monitor, other):
+            one.clock.ahead_ms = 11_000
+        (told,), (told_too,) = monitor.tick(), other.tick()
+    assert told.key == told_too.key
+    for one in (monitor, other):
+        one.clock.ahead_ms = 0
+    index.prove()
+    for one in (monitor, other, monitor, other):
+        one.tick()
+    assert index.told() == [DOWN, BLIND, SIGHTED]
+
+
+def test_a_blindness_that_was_open_already_is_not_told_again_while_redis_is_away(
+    server: EmbeddedRedis, index: Index, monitor: Monitor
+) -> None:
+    index.prove(-60_000)
+    monitor.tick()
+    with stopped(server):
+        monitor.clock.ahead_ms = 11_000
+        assert monitor.tick(2) == []
+
+
+@pytest.mark.xfail(strict=True, reason="it is taken for written before it is: told again if the writing fails")
+def test_a_blindness_whose_writing_fails_is_not_told_again(index: Index, failing: Failing) -> None:
+    monitor = Monitor(failing)
+    index.prove()
+    monitor.tick()
+    failing.failing = "HSET"  # nothing can be looked at
+    monitor.clock.ahead_ms = 11_000
+    assert len(monitor.tick()) == 1
+    failing.failing = "EVAL"  # it can be looked at, and not written
+    assert monitor.tick() == []
+    failing.failing = ""
+    monitor.clock.ahead_ms = 0
+    monitor.tick(2)
+    assert index.told() == [BLIND, SIGHTED]
+
+
+def test_redis_that_is_away_from_the_start_is_an_error_and_no_blindness(server: EmbeddedRedis, index: Index, monitor: Monitor) -> None:
+    index.prove()
+    with stopped(server):
+        assert monitor.tick() == []
+        monitor.clock.ahead_ms = 60_000
+        assert monitor.tick() == []
+        assert monitor.detector.state.error
+    monitor.clock.ahead_ms = 0
+    monitor.tick()
+    assert monitor.detector.state.error == ""
+    assert index.told() == []

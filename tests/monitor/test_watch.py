@@ -1,0 +1,361 @@
+"""One connector, watched over a real Redis: what is told of it, when, and how often."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from tests.monitor.judging import GRACE, TTL, Index, Monitor
+
+from heartbeat.beats.connection import Connection
+from heartbeat.monitor import settings, watch
+from heartbeat.monitor.flips import incident_of
+
+MANY = 3_000
+
+
+@pytest.fixture
+def index(connection: Connection) -> Index:
+    return Index(connection)
+
+
+@pytest.fixture
+def monitor(connection: Connection) -> Monitor:
+    return Monitor(connection)
+
+
+def ruled(*rules: settings.Rule, **monitor: float) -> settings.Settings:
+    return settings.Settings(monitor=settings.Monitor(**monitor), rules=rules)  # type: ignore[arg-type]
+
+
+def test_a_silent_source_is_down_once_with_the_true_times(index: Index, monitor: Monitor) -> None:
+    beat = index.beat("pump:7", at=-80_000)
+    index.beat("pump:8")
+    index.prove()
+    monitor.tick(3)
+    (flip,) = index.flips()
+    assert (flip.source, flip.connector, flip.from_, flip.to, flip.reason) == ("pump:7", "pumps", "LATE", "DOWN", "silence")
+    assert (flip.last_beat_ms, flip.deadline_ms, flip.at_ms) == (beat, beat + TTL, beat + TTL + GRACE)
+    assert flip.incident == incident_of("pumps", "pump:7", beat + TTL)
+    assert flip.proven_until_ms is not None
+    assert flip.detected_ms is not None
+    assert flip.deadline_ms is not None
+    assert flip.deadline_ms < flip.proven_until_ms <= flip.detected_ms
+    assert index.down() == {"pump:7": beat + TTL}
+
+
+def test_a_source_is_given_the_grace_slack_tags_and_severity_of_the_settings(index: Index, monitor: Monitor) -> None:
+    monitor.live.settings = ruled(settings.Rule(match="patient-*", grace_s=3_600), settings.Rule(match="p*", severity="info", tags=("x",)))
+    index.beat("patient-1", "pump", at=-80_000)
+    index.prove()
+    monitor.tick()
+    assert [(flip.source, flip.severity, flip.tags) for flip in index.flips()] == [("pump", "info", ("x",))]
+    index.beat("prompt", at=-80_000)
+    monitor.live.settings = ruled(settings.Rule(match="patient-*", grace_s=10), slack_s=100)
+    monitor.tick()
+    assert len(index.flips()) == 1
+    monitor.live.settings = ruled(settings.Rule(match="patient-*", grace_s=10))
+    monitor.tick()
+    assert sorted(flip.source for flip in index.flips()) == ["patient-1", "prompt", "pump"]
+
+
+def test_a_look_counts_who_is_due_late_and_unknown(index: Index, monitor: Monitor) -> None:
+    index.beat("alive")
+    index.beat("late", at=-62_000)
+    index.beat("unproven", "unproven too", at=-90_000)
+    index.prove(-40_000)
+    monitor.tick()
+    seen = monitor.detector.state.connectors["pumps"]
+    assert (seen.sources, seen.due, seen.late, seen.unknown, seen.down) == (4, 3, 1, 2, 0)
+    assert seen.blind is not None
+    index.prove()
+    monitor.tick(2)
+    seen = monitor.detector.state.connectors["pumps"]
+    assert (seen.sources, seen.due, seen.late, seen.unknown, seen.down, seen.blind) == (2, 1, 1, 0, 2, None)
+
+
+def test_a_restart_changes_nothing(index: Index, monitor: Monitor) -> None:
+    judged = index.beat("pump", at=-80_000) + TTL
+    index.prove()
+    monitor.tick()
+    monitor.restart()
+    monitor.tick(2)
+    assert index.told() == [("pump", "DOWN", "silence")]
+    back = index.beat("pump")
+    monitor.restart()
+    monitor.tick(2)
+    monitor.restart()
+    monitor.tick(2)
+    down, up = index.flips()
+    assert (up.to, up.reason, up.incident, up.at_ms) == ("UP", "recovered", down.incident, back)
+    assert (up.down_ms, up.missed) == (back - judged - GRACE, 1)
+    assert index.down() == {}
+
+
+def test_a_redelivered_beat_or_one_that_has_passed_recovers_nobody(index: Index, monitor: Monitor) -> None:
+    index.beat("again", "later", at=-200_000)
+    index.prove()
+    monitor.tick()
+    index.beat("again", at=-210_000)
+    index.beat("later", at=-90_000)
+    monitor.tick(2)
+    assert sorted(index.told()) == [("again", "DOWN", "silence"), ("later", "DOWN", "silence")]
+    assert index.connection.call("ZCARD", index.keys.deadlines) == 0
+
+
+def test_verdicts_are_held_while_blind_and_settled_after_with_the_true_deadline(index: Index, monitor: Monitor) -> None:
+    silent = index.beat("silent", at=-100_000)
+    index.beat("beat meanwhile", at=-100_000)
+    index.prove(-60_000)
+    monitor.tick(3)
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind")]
+    index.beat("beat meanwhile", at=-10_000)
+    index.prove()
+    monitor.tick(3)
+    assert index.told() == [
+        ("pipeline:pumps", "BLIND", "blind"),
+        ("pipeline:pumps", "SIGHTED", "sighted"),
+        ("silent", "DOWN", "silence"),
+    ]
+    blind, sighted, down = index.flips()
+    assert (down.deadline_ms, down.at_ms) == (silent + TTL, silent + TTL + GRACE)
+    assert blind.incident == sighted.incident
+    assert blind.at_ms == blind.proven_until_ms == int(sighted.at_ms) - (sighted.down_ms or 0)
+
+
+def test_who_was_overdue_before_blindness_began_is_judged_by_what_is_proven(index: Index, monitor: Monitor) -> None:
+    index.beat("silent before", at=-200_000)
+    index.prove(-60_000)
+    monitor.tick(2)
+    assert sorted(index.told()) == [("pipeline:pumps", "BLIND", "blind"), ("silent before", "DOWN", "silence")]
+
+
+def test_a_gap_in_our_looking_is_settled_before_anything_is_concluded(index: Index, monitor: Monitor) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove(since=-50_000)
+    monitor.tick(2)
+    assert index.told() == []
+    index.prove(since=-61_000)
+    monitor.tick()
+    assert index.told() == [("pump", "DOWN", "silence")]
+
+
+def test_blindness_is_one_incident_however_often_it_is_looked_at_and_by_whom(
+    index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    other = Monitor(connection, "other")
+    index.prove(-60_000)
+    for _ in range(3):
+        monitor.tick()
+        other.tick()
+        monitor.restart()
+    index.prove(-59_000)
+    other.tick()
+    monitor.tick()
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind")]
+    assert other.detector.state.connectors["pumps"].blind is not None
+    index.prove()
+    for _ in range(3):
+        monitor.restart()
+        monitor.tick()
+        other.tick()
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind"), ("pipeline:pumps", "SIGHTED", "sighted")]
+    index.prove(-30_000)
+    monitor.tick()
+    assert len({flip.incident for flip in index.flips()}) == 2
+
+
+def test_blindness_says_its_stage_its_partition_and_what_an_operator_did(index: Index, monitor: Monitor) -> None:
+    index.prove(-60_000, partitions=1, target='{"state":"PAUSED","at_ms":1}')
+    monitor.tick()
+    (flip,) = index.flips()
+    assert flip.message == "consumer: an operator paused the connector (t-0 is not read); resume it to see again"
+    seen = monitor.detector.state.connectors["pumps"]
+    assert seen.paused == "PAUSED"
+    assert seen.blind is not None
+    assert (seen.blind.topic, seen.blind.partition, seen.blind.incident) == ("t", 0, flip.incident)
+
+
+def test_a_connector_that_has_just_been_claimed_is_not_blind_at_once(index: Index, monitor: Monitor) -> None:
+    index.claim()
+    monitor.tick(2)
+    assert index.told() == []
+    monitor.clock.ahead_ms = 1_000
+    monitor.live.settings = ruled(blind_after_s=0.0)
+    deadline = time.monotonic() + 10
+    while not index.told() and time.monotonic() < deadline:
+        monitor.tick()
+        time.sleep(0.02)
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind")]
+
+
+@pytest.mark.parametrize(
+    "ahead_ms",
+    [
+        -3_600_000,
+        pytest.param(
+            3_600_000,
+            marks=pytest.mark.xfail(
+                strict=True, reason="Watch dates the last proof by our own clock: one that is an hour ahead is told of an hour later"
+            ),
+        ),
+    ],
+)
+def test_a_monitor_that_starts_with_a_wrong_clock_tells_of_it(ahead_ms: int, index: Index, monitor: Monitor) -> None:
+    monitor.live.settings = ruled(blind_after_s=0.2)
+    monitor.clock.ahead_ms = ahead_ms
+    index.prove()
+    deadline = time.monotonic() + 3
+    while not index.told() and time.monotonic() < deadline:
+        monitor.tick()
+        time.sleep(0.05)
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind")]
+    assert "apart" in index.flips()[0].message
+
+
+def test_nothing_is_concluded_while_clocks_disagree(index: Index, monitor: Monitor) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    for monitor.clock.ahead_ms in (-5_000, 5_000):
+        monitor.tick()
+    assert index.down() == {}
+    monitor.clock.ahead_ms = 0
+    monitor.tick()
+    assert "pump" in index.down()
+
+
+def test_a_fail_is_down_at_once_with_its_message_and_told_once(index: Index, monitor: Monitor) -> None:
+    failed = index.fail("job", "no disk", at=-1_000)
+    index.prove()
+    monitor.tick(2)
+    (flip,) = index.flips()
+    assert (flip.source, flip.to, flip.reason, flip.message, flip.at_ms) == ("job", "DOWN", "fail", "no disk", failed)
+    index.connection.call("ZADD", index.keys.fails, failed, "job")  # a replay
+    index.beat("job", at=-2_000)
+    monitor.tick(2)
+    index.fail("job", "still no disk")
+    monitor.tick(2)
+    assert len(index.flips()) == 1
+    back = index.beat("job", at=100)
+    monitor.tick(2)
+    assert [(flip.to, flip.at_ms) for flip in index.flips()] == [("DOWN", failed), ("UP", back)]
+
+
+def test_a_fail_waits_for_what_others_may_have_said_since(index: Index, monitor: Monitor) -> None:
+    index.fail("job", "no disk", at=-1_000)
+    index.prove(-5_000)
+    monitor.tick()
+    assert index.told() == []
+    index.prove()
+    monitor.tick()
+    assert index.told() == [("job", "DOWN", "fail")]
+
+
+def test_a_goodbye_ends_without_alert(index: Index, monitor: Monitor) -> None:
+    index.beat("pump")
+    index.prove()
+    index.bye("pump")
+    index.beat("pump", at=-100_000)
+    monitor.tick(2)
+    assert index.told() == []
+    assert index.connection.call("ZCARD", index.keys.deadlines) == 0
+
+
+def test_a_goodbye_while_down_ends_the_incident(index: Index, monitor: Monitor) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick()
+    gone = index.bye("pump")
+    monitor.tick(2)
+    index.beat("pump", at=-90_000)
+    monitor.tick(2)
+    assert index.told() == [("pump", "DOWN", "silence"), ("pump", "PAUSED", "bye")]
+    assert index.flips()[1].at_ms == gone
+
+
+def declared(*sources: str) -> settings.Settings:
+    return ruled(*(settings.Rule(match=source, expected=True) for source in sources))
+
+
+def test_a_declared_source_that_never_beats_is_down_and_recovers(index: Index, monitor: Monitor) -> None:
+    monitor.live.settings = declared("pump", "known", "new")
+    index.beat("known")
+    index.prove()
+    since = index.now() - 80_000
+    index.connection.call("ZADD", index.keys.expected, since, "pump", since, "known")
+    monitor.tick(2)
+    monitor.restart()
+    monitor.tick(2)
+    (flip,) = index.flips()
+    assert (flip.source, flip.from_, flip.reason, flip.last_beat_ms) == ("pump", "NEW", "never_seen", None)
+    assert (flip.deadline_ms, flip.at_ms) == (since + TTL, since + TTL + GRACE)
+    index.beat("pump")
+    monitor.tick(2)
+    assert index.told()[1:] == [("pump", "UP", "recovered")]
+
+
+@pytest.mark.xfail(strict=True, reason="nothing takes it out of `down`: it stays DOWN for ever")
+def test_one_that_was_never_seen_and_is_declared_no_more_is_not_down_for_ever(index: Index, monitor: Monitor) -> None:
+    monitor.live.settings = declared("misspelt")
+    index.prove()
+    index.connection.call("ZADD", index.keys.expected, index.now() - 80_000, "misspelt")
+    monitor.tick()
+    assert index.told() == [("misspelt", "DOWN", "never_seen")]
+    monitor.live.settings = declared("pump")
+    monitor.clock.ahead_ms = 1_900
+    monitor.restart()
+    monitor.tick(2)
+    assert index.down() == {}
+
+
+def test_with_canaries_a_partition_without_one_holds_verdicts_up(index: Index, monitor: Monitor) -> None:
+    monitor.kafka.canaries = True
+    index.beat("pump", at=-80_000)
+    index.prove(canaries=1)
+    monitor.tick()
+    assert index.told() == []
+    now = index.now()
+    index.prove(**{"canaries": 1, "t/0/canary": now, "t/1/canary": now})
+    monitor.tick()
+    assert index.told() == [("pump", "DOWN", "silence")]
+
+
+def test_a_sink_that_knows_no_canaries_is_not_asked_for_them(index: Index, monitor: Monitor) -> None:
+    monitor.kafka.canaries = True
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick()
+    assert index.told() == [("pump", "DOWN", "silence")]
+    assert not monitor.detector.state.connectors["pumps"].canaries
+
+
+def test_many_that_are_due_at_once_are_judged_over_several_ticks_each_once(
+    index: Index, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many in front of them that are due and not to be judged yet."""
+    monkeypatch.setattr(watch, "_MOST_DUE", 1_000)
+    monitor.live.settings = ruled(settings.Rule(match="patient-*", grace_s=3_600))
+    index.beat(*(f"patient-{n}" for n in range(1_700)), at=-90_000)
+    index.beat(*(f"pump-{n}" for n in range(MANY)), at=-80_000)
+    index.prove()
+    for _ in range(30):
+        monitor.tick()
+        if len(index.down()) == MANY:
+            break
+    monitor.tick(3)
+    told = [flip.source for flip in index.flips()]
+    assert len(told) == len(set(told)) == MANY
+    assert not any(source.startswith("patient") for source in told)
+
+
+def test_many_that_come_back_at_once_are_closed_each_once(index: Index, monitor: Monitor) -> None:
+    sources = [f"pump-{n}" for n in range(MANY)]
+    index.beat(*sources, at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    assert len(index.down()) == MANY
+    index.beat(*sources)
+    monitor.tick(4)
+    assert index.down() == {}
+    told = index.told()
+    assert len(told) == len(set(told)) == 2 * MANY
