@@ -37,11 +37,11 @@ class Clock:
 class Settled:
     """Settings that stay until the test replaces them."""
 
-    settings: Settings = field(default_factory=Settings)
+    live: Settings = field(default_factory=Settings)
 
     @property
     def rules(self) -> Rules:
-        return Rules(self.settings)
+        return Rules(self.live)
 
 
 @dataclass(slots=True)

@@ -79,18 +79,15 @@ def test_fields_that_cannot_be_read_say_nothing(name: str, text: str) -> None:
     assert (len(found.parts) == 2) == (name != "partitions")
 
 
-@pytest.mark.xfail(strict=True, reason="int() of whatever stands there: the whole tick fails, of all connectors")
 @pytest.mark.parametrize("text", ['{"state":"PAUSED","at_ms":"x"}', '{"state":"PAUSED","at_ms":null}', '{"state":"PAUSED","at_ms":[]}'])
 def test_a_target_whose_time_cannot_be_read_is_no_reason_to_fail(text: str) -> None:
     assert read(proof() | {"target": text}).paused in ("PAUSED", "")
 
 
-@pytest.mark.xfail(strict=True, reason="isdigit() takes what int() does not")
 def test_digits_of_another_kind_are_no_reason_to_fail() -> None:
     assert read(proof() | {"t/0/until": "\u00b2"}).parts[0].until_ms is None
 
 
-@pytest.mark.xfail(strict=True, reason="msgspec raises RecursionError for what is nested deeply")
 def test_deep_nesting_is_no_reason_to_fail() -> None:
     assert read(proof() | {"target": '{"state":' + "[" * 100_000}).paused == ""
 
@@ -172,7 +169,6 @@ def test_the_earlier_clock_says_how_old_a_proof_is() -> None:
     assert blindness(read(proof((-10_500, 0))), moment(own_ms=NOW + 1_000)) is not None
 
 
-@pytest.mark.xfail(strict=True, reason="the age of the partition set holds verdicts up, and nobody is told")
 def test_a_partition_set_that_nobody_asks_for_any_more_is_blindness() -> None:
     assert blindness(read(proof() | {"partitions_at": str(NOW - 600_000)}), moment()) is not None
 
@@ -220,7 +216,6 @@ def test_a_lag_is_told_of_the_task_that_has_it_whatever_its_number(number: str) 
     assert "5 records behind" in found.message
 
 
-@pytest.mark.xfail(strict=True, reason="of several tasks that lag the last one read is told, not the worst")
 def test_of_several_tasks_that_lag_the_worst_is_told() -> None:
     found = blindness(read(proof((-20_000, 0), tasks__0=said("lag", 0, 5_000_000), tasks__1=said("lag", 0, 3))), moment())
     assert found is not None

@@ -9,7 +9,7 @@ from typing import Final
 
 _SIGHT: Final = """
 -- KEYS[1] is the proof. ARGV: our clock, slack, settle, '1' if canaries count. Leaves what is proven: everything committed by ``least``
--- is applied (-1: nothing is), asked of the partition set at ``asked_at``, with our looking of each partition whole over ``window``.
+-- is applied (-1: nothing is), of the partition set as it was then, with our looking at each partition whole over ``window``.
 local time = redis.call('TIME')
 local redis_now, own = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
 local slack, settle, canaries = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
@@ -26,6 +26,7 @@ for topic, count in pairs(cjson.decode(proof['partitions'] or '{}')) do
     least = math.min(least, til)
   end
 end
+least = math.min(least, asked_at) -- a partition that came since is not in the set
 if #sights == 0 or asked_at > redis_now or math.abs(redis_now - own) > 2000 then least = -1 end
 """
 
@@ -51,7 +52,7 @@ JUDGE: Final = (
 -- KEYS: proof, deadlines, down, gone, info, status, fails, expected, flips. ARGV from 5 on: (kind, source, what it was seen with, deadline
 -- judged, grace, flip). Returns what became of each, and until when all was proven.
 local function proven(deadline, beat, ttl)
-  if deadline + slack > least or deadline + slack > asked_at then return false end
+  if deadline + slack > least then return false end
   local needed = ttl and math.min(ttl, settle) or settle
   for _, sight in ipairs(sights) do
     if sight.window < needed and (not beat or sight.since > beat) then return false end

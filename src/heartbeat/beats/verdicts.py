@@ -116,6 +116,11 @@ class Verdicts:
         newest_flip = newest[0][0].decode() if newest else ""
         return Reading(time_ms(time), fields, sources, down, due, overdue, blind, newest_flip, _scores(fails))
 
+    def newest_flip(self) -> str:
+        """Return the id of the newest flip, empty if there is none."""
+        newest = self._connection.call("XREVRANGE", self.keys.flips, "+", "-", "COUNT", 1)
+        return newest[0][0].decode() if newest else ""
+
     def due(self, until_ms: int, first: int, most: int) -> dict[str, int]:
         """Return sources whose deadline is not after ``until_ms``, the oldest first, from the ``first`` on: source -> deadline."""
         words = ("ZRANGEBYSCORE", self.keys.deadlines, "-inf", until_ms, "WITHSCORES", "LIMIT", first, most)
@@ -126,8 +131,9 @@ class Verdicts:
         return self._found("ZMSCORE", self.keys.deadlines, sources, lambda score: int(float(score)))
 
     def infos(self, sources: Sequence[str]) -> dict[str, Info]:
-        """Return what is kept of these sources."""
-        return self._found("HMGET", self.keys.info, sources, Info.parse)
+        """Return what is kept of these sources; what cannot be read is nothing."""
+        found = self._found("HMGET", self.keys.info, sources, _info)
+        return {source: info for source, info in found.items() if info is not None}
 
     def statuses(self, sources: Sequence[str]) -> dict[str, bytes]:
         """Return the newest signals of these sources, as JSON."""
@@ -180,8 +186,12 @@ class Verdicts:
     def expect(self, sources: Collection[str], now_ms: int) -> dict[str, int]:
         """Make exactly these sources the declared ones; return since when each is expected."""
         known = _scores(self._connection.call("ZRANGE", self.keys.expected, 0, -1, "WITHSCORES"))
-        old = known.keys() - set(sources)
+        old = sorted(known.keys() - set(sources))
         if old:
+            down = self._found("ZMSCORE", self.keys.down, old, float)
+            never_seen = down.keys() - self._found("HMGET", self.keys.info, old, bytes).keys()
+            if never_seen:  # it is down for not having come, and nobody waits for it any more: as good as a goodbye
+                self._connection.call("ZADD", self.keys.gone, *(word for source in never_seen for word in (now_ms, source)))
             self._connection.call("ZREM", self.keys.expected, *old)
         new = [source for source in sources if source not in known]
         if new:
@@ -213,6 +223,13 @@ def connectors(connection: Connection, monitor: str, said: bytes) -> tuple[set[s
     """
     names, new = connection.calls(("SMEMBERS", CONNECTORS), ("HSET", MONITORS, monitor, said))
     return {_text(name) for name in names}, not new
+
+
+def _info(text: bytes) -> Info | None:
+    try:
+        return Info.parse(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def _text(value: bytes) -> str:

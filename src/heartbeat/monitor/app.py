@@ -14,7 +14,7 @@ from typing import Final
 
 from heartbeat import __version__, logs
 from heartbeat.beats.connection import Connection
-from heartbeat.beats.outbox import Entry, Outbox, trim
+from heartbeat.beats.outbox import Outbox, trim
 from heartbeat.errors import UsageError
 from heartbeat.monitor import alert, web
 from heartbeat.monitor.beyond import KafkaSide, Nothing
@@ -196,7 +196,7 @@ class Monitor:
         for key in keys:
             self._deliverers.pop(key).stop()
 
-    def _recording(self, settings: Settings) -> Recorder[Entry] | None:
+    def _recording(self, settings: Settings) -> Recorder | None:
         if not isinstance(self._beyond, KafkaSide) or settings.kafka is None or not settings.kafka.flips_topic:
             return None
         topic = FlipsTopic(settings.kafka, self._beyond.cluster)

@@ -60,6 +60,7 @@ class Detector:
         self._clock = clock
         self._watches: dict[str, Watch] = {}
         self._said = False
+        self._lost = False
         self._error_log = logs.Every(_ERROR_LOG_S)
 
     def tick(self) -> Sequence[Flip]:
@@ -79,7 +80,8 @@ class Detector:
     def _look(self, now_ms: int) -> dict[str, Look]:
         said = msgspec.json.encode({"tick_ms": now_ms})
         names, knew_us = verdicts.connectors(self._connection, self._name, said)
-        kept = names if knew_us or not self._said else names | self._watches.keys()  # what has lost its data has lost their names too
+        self._lost = self._lost or (self._said and not knew_us)
+        kept = names | self._watches.keys() if self._lost else names  # what has lost its data has lost their names too
         self._said = True
         for name in self._watches.keys() - kept:
             if self._watches[name].lost:
@@ -92,9 +94,10 @@ class Detector:
         for name in sorted(kept):
             watch = self._watches.get(name)
             if watch is None:
-                watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock, now_ms)
+                watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock)
                 log.info("Watching connector %s", name)
-            looks[name] = self._turn(watch, names, lost=not knew_us and name not in names)
+            looks[name] = self._turn(watch, names, lost=self._lost and name not in names)
+        self._lost = False  # Redis says only once that it does not know us: not before every watch has heard of it
         return looks
 
     def _turn(self, watch: Watch, names: set[str], *, lost: bool) -> Look:

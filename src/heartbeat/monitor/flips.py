@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Final
 
 import msgspec
@@ -29,6 +30,7 @@ BYE: Final = "bye"
 REASON_BLIND: Final = "blind"
 REASON_SIGHTED: Final = "sighted"
 
+_ESCAPED: Final = re.compile(rb"\\x([0-9a-f]{2})")
 _PIPELINE: Final = "pipeline:"
 
 
@@ -74,6 +76,13 @@ def incident_of(connector: str, source: str, judged_ms: int) -> str:
     """Return an incident's id: the same on every monitor, and after every loss."""
     text = f"{connector}\0{source}\0{judged_ms}".encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+def source_of(flip: Flip) -> str:
+    """Return the name of a flip's source as it stands in Redis: ``printable`` undone, where the incident says that it was done."""
+    raw = _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), flip.source.encode()).decode("utf-8", "surrogateescape")
+    done = flip.deadline_ms is not None and incident_of(flip.connector, raw, flip.deadline_ms) == flip.incident
+    return raw if done else flip.source
 
 
 def key_of(incident: str, to: str) -> str:

@@ -25,13 +25,18 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A source as it is judged: by which deadline, made with which ttl."""
+    """A source as it is judged: by which deadline, made with which ttl.
+
+    ``failed_ms`` is when it last said that it failed; ``beaten`` is False of one that is only declared.
+    """
 
     connector: str
     source: str
     deadline_ms: int
     ttl_ms: int
     policy: Policy
+    failed_ms: int | None = None
+    beaten: bool = True
 
     @property
     def last_beat_ms(self) -> int:
@@ -109,8 +114,10 @@ def _down(watched: Watched, before: str, reason: str, at_ms: int, message: str =
 
 
 def _ended(watched: Watched, to: str, reason: str, at_ms: int) -> Flip:
-    """``at_ms`` is the beat, or the goodbye. A source that failed was down from its beat on, and may be back before its deadline."""
-    silent_from_ms = watched.deadline_ms + watched.policy.grace_ms
+    """``at_ms`` is the beat, or the goodbye. A source that failed was down from that on, and may be back before its deadline."""
+    since_ms = watched.deadline_ms + watched.policy.grace_ms
+    if watched.failed_ms == watched.last_beat_ms or at_ms < since_ms:
+        since_ms = watched.last_beat_ms
     return Flip(
         key=flips.key_of(watched.incident, to),
         incident=watched.incident,
@@ -120,11 +127,11 @@ def _ended(watched: Watched, to: str, reason: str, at_ms: int) -> Flip:
         to=to,
         reason=reason,
         at_ms=at_ms,
-        last_beat_ms=at_ms if to == flips.UP else watched.last_beat_ms,
+        last_beat_ms=at_ms if to == flips.UP else watched.last_beat_ms if watched.beaten else None,
         deadline_ms=watched.deadline_ms,
         severity=watched.policy.severity,
         tags=watched.policy.tags,
-        down_ms=max(0, at_ms - (silent_from_ms if at_ms > silent_from_ms else watched.last_beat_ms)),
+        down_ms=max(0, at_ms - since_ms),
         missed=max(0, at_ms - watched.last_beat_ms) // watched.ttl_ms if watched.ttl_ms else None,
     )
 

@@ -71,7 +71,8 @@ class Vision:
         if not self.parts or self.asked_ms is None or self.asked_ms > redis_ms or abs(redis_ms - own_ms) > MOST_SKEW_MS:
             return None
         ends = [_end_ms(part, redis_ms, canaries=canaries) for part in self.parts]
-        return None if None in ends else min(end for end in ends if end is not None)
+        # A partition that came since the set was asked for is not in it.
+        return None if None in ends else min([self.asked_ms, *(end for end in ends if end is not None)])
 
     def worst(self, redis_ms: int, *, canaries: bool) -> Part | None:
         """Return the partition that is furthest behind, None where no partition is known."""
@@ -95,7 +96,7 @@ def read(proof: Mapping[str, str]) -> Vision:
         proof.get("canaries") == "1",
         tuple(task for task in tasks if task is not None),
         paused if paused in ("PAUSED", "STOPPED") else "",
-        int(target.get("at_ms", 0)),
+        since_ms if isinstance(since_ms := target.get("at_ms"), int) else 0,
     )
 
 
@@ -125,7 +126,7 @@ def blindness(vision: Vision, moment: Moment) -> Blindness | None:
         return None
     if abs(ahead_ms) > MOST_SKEW_MS:
         return Blindness(REDIS, f"the clocks of Redis and of this monitor are {ahead_ms / 1000:+.1f} s apart", since_ms)
-    if worst is None:
+    if worst is None or vision.asked_ms is None:
         return Blindness(CONSUMER, "Redis holds no proof of any partition: it has lost its data, or no worker runs", since_ms)
     stage, message = _stage(vision, worst, moment, now_ms)
     return Blindness(stage, message, since_ms, worst.topic, worst.partition)
@@ -136,7 +137,8 @@ def _stage(vision: Vision, worst: Part, moment: Moment, now_ms: int) -> tuple[st
     if vision.paused:
         did = "paused" if vision.paused == "PAUSED" else "stopped"
         return CONSUMER, f"an operator {did} the connector ({where} is not read); resume it to see again"
-    whys = {task.why: task for task in vision.tasks if now_ms - task.at_ms <= _REPORT_FRESH_MS}
+    told = [task for task in vision.tasks if now_ms - task.at_ms <= _REPORT_FRESH_MS]
+    whys = {task.why: task for task in sorted(told, key=lambda task: task.behind)}
     if "broker" in whys:
         return BROKER, f"Kafka does not answer the worker ({where} is the furthest behind)"
     if "clocks" in whys:
@@ -166,11 +168,11 @@ def _task(number: str, text: str) -> Task | None:
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text is not None and text.removeprefix("-").isdigit() else None
+    return int(text) if text is not None and text.isascii() and text.removeprefix("-").isdigit() else None
 
 
 def _json(text: str, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None

@@ -13,10 +13,11 @@ from typing import Final, Protocol
 import msgspec
 
 from heartbeat.beats.keyspace import Info
-from heartbeat.beats.verdicts import UNPROVEN, Case, Closing, Reading, Returned, Terms, Verdicts
+from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Reading, Returned, Terms, Verdicts
+from heartbeat.beats.verdicts import DOWN as DOWNED
 from heartbeat.errors import ConnectError
 from heartbeat.monitor import incidents, vision
-from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip
+from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip, source_of
 from heartbeat.monitor.incidents import Watched
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
@@ -96,7 +97,7 @@ class _Turn:
 class Watch:
     """Watches one connector; its detector's thread's alone."""
 
-    def __init__(self, index: Verdicts, connector: str, beyond: Beyond, clock: Callable[[], int], now_ms: int) -> None:
+    def __init__(self, index: Verdicts, connector: str, beyond: Beyond, clock: Callable[[], int]) -> None:
         self.look = Look()
         self.lost = False
         self.newest_flip_ms = 0
@@ -104,7 +105,8 @@ class Watch:
         self._connector = connector
         self._beyond = beyond
         self._clock = clock
-        self._proven_at_ms = now_ms
+        self._proven_at_ms: int | None = None
+        self._stored = False
         self._newest_flip: str | None = None
         self._lost_after: str | None = None
         self._kept: bytes | None = None
@@ -129,14 +131,16 @@ class Watch:
         self.lost = (self.lost or lost) and not seen.parts
         canaries = seen.takes_canaries and self._beyond.canaries_required(self._connector)
         turn = _Turn(settings, rules, reading, seen, canaries, seen.proven_ms(reading.redis_ms, now_ms, canaries=canaries))
-        if turn.proven_ms is not None:
-            self._proven_at_ms = now_ms
+        if turn.proven_ms is not None or self._proven_at_ms is None:
+            self._proven_at_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
         self._restore(turn, now_ms)
         blind = self._see(turn, now_ms)
         self._judge_fails(turn)
         self._close_returned(turn)
         busy = self._judge_silence(turn)
         self._judge_expected(turn, connectors, now_ms)
+        if self._stored:
+            self._see_newest(self._index.newest_flip())
         self.look = Look(
             reading.redis_ms,
             reading.ttl_ms,
@@ -164,12 +168,13 @@ class Watch:
     def _see(self, turn: _Turn, now_ms: int) -> Blindness | None:
         """Open the pipeline's incident when sight is lost, end it when everything is proven again."""
         after_ms = round(turn.settings.blind_after_s * 1000)
-        moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms, turn.canaries, self._beyond.broker_ms())
+        moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms or 0, turn.canaries, self._beyond.broker_ms())
         found = vision.blindness(turn.seen, moment)
         kept = turn.reading.blind
         if self._unwritten is not None:
-            found, self._unwritten = self._unwritten, None
+            found = self._unwritten
             kept = self._open(turn, after_ms, found, kept, believed=True)
+            self._unwritten = None
         elif found is not None and kept is None:
             kept = self._open(turn, after_ms, found, kept, believed=False)
         elif found is None and kept is not None:
@@ -177,7 +182,7 @@ class Watch:
             flip = incidents.sighted_again(self._connector, before, min(now_ms, turn.reading.redis_ms))
             if self._index.sighted(self._terms(turn), after_ms, kept, _json(flip)):
                 log.warning("Sight of %s has returned after %.1f s", self._connector, (now_ms - before.since_ms) / 1000)
-                kept = None
+                kept, self._stored = None, True
         self._kept = kept
         if found is not None and kept is not None:
             return msgspec.structs.replace(found, incident=_blindness(kept).incident)
@@ -188,6 +193,7 @@ class Watch:
         new = _json(msgspec.structs.replace(found, incident=flip.incident))
         if self._index.blind(self._terms(turn), after_ms, new, _json(flip), believed=believed):
             log.warning("Blind: nothing can be concluded from silence in %s: %s", self._connector, flip.message)
+            self._stored = True
             return new
         return kept
 
@@ -211,8 +217,7 @@ class Watch:
             self._remember_at_ms = 0
         if lost and self._kept is not None and turn.reading.blind is None:
             self._index.restore({}, self._kept)
-        self._newest_flip = newest
-        self.newest_flip_ms = order(newest)[0]
+        self._see_newest(newest)
         if self._lost_after is None or now_ms < self._remember_at_ms:
             return
         try:
@@ -227,13 +232,23 @@ class Watch:
                 self._index.say(_json(incidents.forgotten(self._connector, self.look.down, now_ms)), now_ms)
             return
         blind = next((flip for flip in open_flips if flip.to == BLIND), None)
-        down = {flip.source: flip.deadline_ms for flip in open_flips if flip.to == DOWN and flip.deadline_ms is not None}
+        down = {source_of(flip): flip.deadline_ms for flip in open_flips if flip.to == DOWN and flip.deadline_ms is not None}
         if down or blind:
             kept = None if blind is None else _json(Blindness("", blind.message, blind.at_ms, incident=blind.incident))
             self._index.restore(down, kept)
             log.warning("Redis had lost %d open incident(s) of %s: brought back from the topic", len(open_flips), self._connector)
 
+    def _see_newest(self, newest: str) -> None:
+        self._stored = False
+        self._newest_flip = newest
+        self.newest_flip_ms = order(newest)[0]
+
     # Verdicts
+
+    def _judge(self, turn: _Turn, cases: Sequence[Case]) -> list[str]:
+        outcomes = self._index.judge(self._terms(turn), cases)
+        self._stored = self._stored or DOWNED in outcomes
+        return outcomes
 
     def _judge_silence(self, turn: _Turn) -> bool:
         """Judge who is due and provable, the longest silent first. Return whether more is left than one tick takes on."""
@@ -261,7 +276,7 @@ class Watch:
         for source, deadline_ms in over.items():
             watched = self._watched(turn, source, deadline_ms, infos)
             cases.append(Case(SILENCE, source, deadline_ms, deadline_ms, watched.policy.grace_ms, _json(incidents.silent(watched))))
-        outcomes = self._index.judge(self._terms(turn), cases)
+        outcomes = self._judge(turn, cases)
         return len(due) - len(over) + outcomes.count(UNPROVEN)
 
     def _judge_fails(self, turn: _Turn) -> None:
@@ -274,9 +289,9 @@ class Watch:
             for source, at_ms in part.items():
                 ttl_ms = _ttl_ms(infos, source, turn.reading)
                 watched = self._watched(turn, source, deadlines.get(source, at_ms + ttl_ms), infos)
-                flip = incidents.failed(watched, at_ms, _message(statuses.get(source)))
+                flip = incidents.failed(watched, at_ms, _said(statuses.get(source)).message)
                 cases.append(Case(FAIL, source, at_ms, watched.deadline_ms, 0, _json(flip)))
-            self._index.judge(self._terms(turn), cases)
+            self._judge(turn, cases)
 
     def _judge_expected(self, turn: _Turn, connectors: set[str], now_ms: int) -> None:
         """Judge declared sources that have never beaten."""
@@ -290,7 +305,7 @@ class Watch:
             flip = incidents.never_seen(watched)
             cases.append(Case(NEVER_SEEN, source, expected[source], watched.deadline_ms, watched.policy.grace_ms, _json(flip)))
         for first in range(0, len(cases), _AT_ONCE):
-            self._index.judge(self._terms(turn), cases[first : first + _AT_ONCE])
+            self._judge(turn, cases[first : first + _AT_ONCE])
 
     def _close_returned(self, turn: _Turn) -> None:
         """End the incidents of those that are down and were heard of again."""
@@ -304,14 +319,17 @@ class Watch:
                 self._close(turn, found[first : first + _AT_ONCE])
 
     def _close(self, turn: _Turn, returned: Sequence[Returned]) -> None:
-        infos = self._index.infos([one.source for one in returned])
+        names = [one.source for one in returned]
+        infos, statuses = self._index.infos(names), self._index.statuses(names)
         closings = []
         for one in returned:
             watched = self._watched(turn, one.source, one.judged_ms, infos)
+            watched = replace(watched, failed_ms=_failed_ms(statuses.get(one.source)), beaten=one.source in infos)
             beat_ms = (one.deadline_ms or one.judged_ms) - watched.ttl_ms
             recovered, bye = incidents.recovered(watched, beat_ms), incidents.said_goodbye(watched, one.gone_ms or beat_ms)
             closings.append(Closing(one, _json(recovered), _json(bye)))
-        self._index.recover(self._terms(turn), closings)
+        outcomes = self._index.recover(self._terms(turn), closings)
+        self._stored = self._stored or RECOVERED in outcomes or BYE in outcomes
 
     def _watched(self, turn: _Turn, source: str, deadline_ms: int, infos: Mapping[str, Info]) -> Watched:
         policy = turn.rules.of(self._connector, source)
@@ -333,8 +351,21 @@ def _blindness(kept: bytes) -> Blindness:
         return Blindness("", "", 0)
 
 
-def _message(status: bytes | None) -> str:
+class _Said(msgspec.Struct):
+    """What is read of a source's newest signal."""
+
+    at_ms: int = 0
+    status: str = ""
+    message: str = ""
+
+
+def _said(status: bytes | None) -> _Said:
     try:
-        return str(msgspec.json.decode(status or b"{}", type=dict[str, str | int]).get("message", ""))
-    except msgspec.MsgspecError:
-        return ""
+        return msgspec.json.decode(status or b"{}", type=_Said)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Said()
+
+
+def _failed_ms(status: bytes | None) -> int | None:
+    said = _said(status)
+    return said.at_ms if said.status == FAIL else None
