@@ -109,7 +109,7 @@ def test_of_two_recorders_one_writes_and_the_other_goes_on_where_it_ended(world:
     assert leaders(first, second) == [True, False]
     assert world.topic() == []
     first.turn()
-    connection.call("HDEL", keys.channel(CHANNEL), "owner", "until_ms")  # the first one's lease has ended
+    first.close()
     happen(connection, down("b"))
     second.turn()
     first.turn()
