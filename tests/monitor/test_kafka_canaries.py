@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 import pytest
 from tests.monitor.kafka_parts import SetClock, eventually
 
+from heartbeat.beats.canaries import HEADER
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import ConnectError
-from heartbeat.monitor.canary import HEADER, Canaries, Partition
+from heartbeat.monitor.canary import Canaries, Partition
 from heartbeat.monitor.kafka import read_to_end
 from heartbeat.monitor.settings import Kafka as Settings
 

@@ -15,7 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from heartbeat.embedded.app import verdict
 from heartbeat.embedded.ports import free_port
 
 from .conftest import Demo
@@ -183,11 +182,6 @@ def test_monitor_never_says_ok_of_a_redis_that_does_not_answer(host: Stage) -> N
     with host.running(MONITOR, CHECK_EVERY_S="1", REDIS_PORT=str(free_port())) as monitor:
         monitor.says(UNKNOWN, times=2)
     assert "OK" not in monitor.text()
-
-
-def test_monitor_says_what_embedded_mode_says() -> None:
-    assert verdict(-2) == ALERT
-    assert verdict(None) == UNKNOWN
 
 
 @dataclass

@@ -15,6 +15,7 @@ from heartbeat.beats import keys
 from heartbeat.beats import outbox_scripts as scripts
 from heartbeat.beats.connection import Argument, Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
+from heartbeat.beats.stream_ids import order
 
 LEASE_MS: Final = 10_000
 """How long a deliverer that falls silent keeps its channel. Renewed before each sending, which must take less than this."""
@@ -80,11 +81,13 @@ class Outbox:
     """A channel's view of every stream of flips. Everything raises as ``Connection.call`` does.
 
     That the channel has begun once is remembered beyond Redis: after a flush everything is read from its beginning, also if another
-    monitor has begun the channel anew meanwhile, as one that never was there: at the end of what there is.
+    monitor has begun the channel anew meanwhile, as one that never was there: at the end of what there is, or with ``from_start`` at
+    its beginning.
     """
 
-    def __init__(self, connection: Connection, channel: str) -> None:
+    def __init__(self, connection: Connection, channel: str, *, from_start: bool = False) -> None:
         self._connection = connection
+        self._from_start = from_start
         self._channel: Final = channel
         self._key: Final = keys.channel(channel)
         self._lease = Lease(connection, channel)
@@ -124,7 +127,7 @@ class Outbox:
         found: list[Entry] = []
         for connector, newest, after in self._ends([*connectors[turned:], *connectors[:turned]]):
             cursor = self._held.fields.get(_AT + connector, _START)
-            if newest is not None and _order(newest) < _order(cursor):
+            if newest is not None and order(newest) < order(cursor):
                 if not self._move({_AT + connector: _START}):
                     return []
             elif not after or len(found) >= most:
@@ -166,7 +169,7 @@ class Outbox:
         if born:
             return born if not self._born or self._eval(scripts.GO_BACK, born) else self._born
         cursors: list[str] = []
-        if not self._born:
+        if not self._born and not self._from_start:
             connectors = sorted(_text(name) for name in self._connection.call("SMEMBERS", CONNECTORS))
             cursors = [word for connector, newest, _ in self._ends(connectors) for word in (_AT + connector, newest or _START)]
         birth = uuid.uuid4().hex
@@ -178,8 +181,8 @@ class Outbox:
         for connector in connectors:
             commands.append(("XREVRANGE", Keys(connector).flips, "+", "-", "COUNT", 1))
         newest = [_text(reply[0][0]) if reply else None for reply in (self._connection.calls(*commands) if commands else [])]
-        cursors = [_order(self._held.fields.get(_AT + connector, _START)) for connector in connectors]
-        behind = [id_ is not None and _order(id_) > cursor for id_, cursor in zip(newest, cursors, strict=True)]
+        cursors = [order(self._held.fields.get(_AT + connector, _START)) for connector in connectors]
+        behind = [id_ is not None and order(id_) > cursor for id_, cursor in zip(newest, cursors, strict=True)]
         return list(zip(connectors, newest, behind, strict=True))
 
     def _move(self, fields: Mapping[str, str]) -> bool:
@@ -204,7 +207,7 @@ def trim(connection: Connection, channels: Collection[str]) -> dict[str, int]:
     for connector in sorted(_text(name) for name in connection.call("SMEMBERS", CONNECTORS)):
         asked = [("HMGET", keys.channel(name), "born", _AT + connector) for name in channels]
         cursors = [_text(at) if at else _START for born, at in (connection.calls(*asked) if asked else []) if born]
-        slowest = min(cursors, key=_order, default="")
+        slowest = min(cursors, key=order, default="")
         left = connection.call("EVAL", scripts.TRIM, 1, Keys(connector).flips, slowest, HISTORY)
         for _ in range(_MOST_CUTS):
             if left <= MOST_ENTRIES:
@@ -222,14 +225,9 @@ def _cut(connection: Connection, connector: str, count: int, lost: dict[str, int
     for name in lost:
         fields = (_AT + connector, _LOST + connector, _CUT + connector)
         lost[name] += connection.call("EVAL", scripts.LOSE, 1, keys.channel(name), *fields, *ids)
-    ms, sequence = _order(ids[-1])
+    ms, sequence = order(ids[-1])
     connection.call("XTRIM", key, "MINID", f"{ms}-{sequence + 1}")
     return len(ids)
-
-
-def _order(id_: str) -> tuple[int, int]:
-    ms, _, sequence = id_.partition("-")
-    return int(ms), int(sequence or 0)
 
 
 def _text(word: bytes) -> str:

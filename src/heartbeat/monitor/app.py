@@ -149,7 +149,7 @@ class Monitor:
             loops.append(Loop("canary", lambda: self._fly(self._beyond)))
         if self._recorder is not None:
             recorder = self._recorder
-            loops.append(Loop("recorder", lambda: 0.0 if recorder.turn() else _RECORD_TURN_S))
+            loops.append(Loop("recorder", lambda: 0.0 if recorder.turn() else _RECORD_TURN_S, recorder.close))
         return loops
 
     def _detect(self) -> float:
@@ -200,7 +200,7 @@ class Monitor:
         if not isinstance(self._beyond, KafkaSide) or settings.kafka is None or not settings.kafka.flips_topic:
             return None
         topic = FlipsTopic(settings.kafka, self._beyond.cluster)
-        return Recorder(Outbox(Connection(self._server), f"kafka:{topic.name}"), topic)
+        return Recorder(Outbox(Connection(self._server), f"kafka:{topic.name}", from_start=True), topic)
 
 
 def run(file: Path, environment: Mapping[str, str]) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from heartbeat.errors import ConnectError
+from heartbeat.beats.stream_ids import order
+from heartbeat.errors import ConnectError, RetriableError
 from heartbeat.monitor.canary import Canaries, Partition
 from heartbeat.monitor.cluster import Cluster
 from heartbeat.monitor.flips import Flip
-from heartbeat.monitor.flips_topic import FlipsTopic
+from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
 from heartbeat.monitor.settings import Kafka
-from heartbeat.monitor.stream_ids import order
 
 log = logging.getLogger(__name__)
 
 _REMEMBER_S: Final = 5.0
+
+Memory = Mapping[str, Mapping[str, Recorded]]
 
 
 class Nothing:
@@ -39,13 +43,16 @@ class Nothing:
 
 
 class KafkaSide:
-    """Canaries, the topic of flips, and whether a broker answers. ``topic`` is the detection's own: a client serves one thread."""
+    """Canaries, the topic of flips, and whether a broker answers. Nothing here waits: the topic is read in a thread of its own."""
 
     def __init__(self, settings: Kafka, clock: Callable[[], int]) -> None:
         self.canaries = Canaries(settings)
         self.cluster = Cluster(settings)
         self._clock = clock
         self._topic = FlipsTopic(settings, self.cluster) if settings.flips_topic else None
+        self._reader = ThreadPoolExecutor(1, "memory")
+        self._reading: tuple[float, Future[Memory]] | None = None
+        self._wanted_s: dict[str, float] = {}
 
     def canaries_required(self, connector: str) -> bool:
         """Tell whether a canary of every partition can be asked for."""
@@ -59,19 +66,29 @@ class KafkaSide:
         """Return the flips of incidents still open that were stored after this stream id; None if no topic keeps them.
 
         Raises:
-            ConnectError: the topic could not be read.
+            RetriableError: the topic is being read; ask again.
+            ConnectError: it could not be read.
         """
         if self._topic is None:
             return None
-        found = self._topic.remember(_REMEMBER_S).get(connector, {})
+        wanted_s = self._wanted_s.setdefault(connector, time.monotonic())
+        if self._reading is None or (self._reading[1].done() and self._reading[0] < wanted_s):
+            self._reading = time.monotonic(), self._reader.submit(self._topic.remember, _REMEMBER_S)
+        begun_s, reading = self._reading
+        if not reading.done() or begun_s < wanted_s:
+            raise RetriableError("the topic of flips is being read")
+        del self._wanted_s[connector]
+        found = reading.result().get(connector, {})
         return [recorded.flip for recorded in found.values() if order(recorded.id) > order(after)]
 
     def forget(self, connector: str) -> None:
-        """Take a deleted connector out of the topic's memory, if Kafka answers."""
-        if self._topic is None:
-            return
+        """Take a deleted connector out of the topic's memory, when Kafka answers."""
+        if self._topic is not None:
+            self._reader.submit(self._forget, self._topic, connector)
+
+    def _forget(self, topic: FlipsTopic, connector: str) -> None:
         try:
-            self._topic.forget(connector, _REMEMBER_S)
+            topic.forget(connector, _REMEMBER_S)
         except ConnectError as error:
             log.warning("The topic of flips still remembers connector %s, which was deleted: %s", connector, error)
 

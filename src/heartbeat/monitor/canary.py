@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from heartbeat.beats.canaries import HEADER
 from heartbeat.monitor.kafka import Fault, Record, Sender
 from heartbeat.monitor.settings import Kafka
 
 log = logging.getLogger(__name__)
 
-HEADER: Final = "hb-canary"
 _TIMEOUT_S: Final = 5.0
 _WAIT_S: Final = 0.1
 _OWN: Final = {

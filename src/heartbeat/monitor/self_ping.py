@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-import httpx2
-
 from heartbeat import logs
+from heartbeat.monitor.channels import TransportError
+from heartbeat.monitor.channels.post import Poster
 from heartbeat.monitor.settings import Self
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ class SelfPing:
             self._say(f"The outside switch hears nothing from us: {trouble}", now_s)
             return _TURN_S
         self._due_s = now_s + settings.every_s
+        poster = Poster("self", settings.url, _TIMEOUT_S, "GET")
         try:
-            reply = httpx2.get(settings.url, timeout=_TIMEOUT_S)
-        except httpx2.HTTPError as error:
-            self._say(f"The outside switch does not answer: {type(error).__name__}", now_s)
-        else:
-            if not reply.is_success:
-                self._say(f"The outside switch answers {reply.status_code}", now_s)
+            poster.send(b"", {})
+        except TransportError as error:
+            self._say(f"The outside switch was not reached: {error}", now_s)
+        finally:
+            poster.close()
         return _TURN_S
 
     def _say(self, text: str, now_s: float) -> None:

@@ -12,7 +12,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from heartbeat import logs
 from heartbeat.beats.keyspace import Info
+from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Reading, Returned, Terms, Verdicts
 from heartbeat.beats.verdicts import DOWN as DOWNED
 from heartbeat.errors import ConnectError
@@ -21,7 +23,6 @@ from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip
 from heartbeat.monitor.incidents import Watched
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
-from heartbeat.monitor.stream_ids import order
 from heartbeat.monitor.vision import Blindness, Moment, Part, Vision
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ _MOST_DOWN: Final = 20_000
 """Looked at in one tick; the rest with the next one."""
 _DOWN_AT_ONCE: Final = 2_000
 _EXPECT_EVERY_MS: Final = 5_000
-_REMEMBER_EVERY_MS: Final = 5_000
+_REMEMBER_EVERY_MS: Final = 1_000
+_REMEMBER_LOG_S: Final = 30.0
 
 
 class Beyond(Protocol):
@@ -112,6 +114,7 @@ class Watch:
         self._kept: bytes | None = None
         self._unwritten: Blindness | None = None
         self._remember_at_ms = 0
+        self._remember_log = logs.Every(_REMEMBER_LOG_S)
         self._expect_at_ms = 0
         self._first_due = 0
         self._first_down = 0
@@ -224,7 +227,8 @@ class Watch:
             open_flips = self._beyond.remember(self._connector, self._lost_after)
         except ConnectError as error:
             self._remember_at_ms = now_ms + _REMEMBER_EVERY_MS
-            log.warning("What %s had found before Redis lost its data cannot be read yet: %s", self._connector, error)
+            if self._remember_log.due(now_ms / 1000):
+                log.info("What was found of %s before is not known yet: %s", self._connector, error)
             return
         self._lost_after = None
         if open_flips is None:

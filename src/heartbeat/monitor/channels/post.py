@@ -34,13 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class Poster:
-    """Sends POST requests to one URL. A connection is not kept: between two alerts any would have gone stale.
+    """Sends requests to one URL. A connection is not kept: between two alerts any would have gone stale.
 
     Raises:
         ValueError: the URL is none that can be posted to.
     """
 
-    def __init__(self, name: str, url: str, timeout_s: float) -> None:
+    def __init__(self, name: str, url: str, timeout_s: float, method: str = "POST") -> None:
+        self._method = method
         self._url = _usable(url)
         self._timeout_s = timeout_s
         proxy = proxy_of(self._url)
@@ -56,7 +57,7 @@ class Poster:
             headers={"User-Agent": "redis-heartbeat-sink", "Accept-Encoding": "identity"},
         )
 
-    def post(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def send(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Send a body. A 2xx is success.
 
         Raises:
@@ -67,7 +68,7 @@ class Poster:
         try:
             with (
                 limit,
-                self._client.stream("POST", self._url, content=body, headers=headers, extensions={"trace": limit.trace}) as response,
+                self._client.stream(self._method, self._url, content=body, headers=headers, extensions={"trace": limit.trace}) as response,
             ):
                 if not response.is_success:
                     raise _refusal(response, _beginning(response))

@@ -28,7 +28,7 @@ class Slack:
 
     def send(self, message: Message) -> None:
         """Send it."""
-        self._poster.post(msgspec.json.encode(payload(message.text)), {"Content-Type": "application/json"})
+        self._poster.send(msgspec.json.encode(payload(message.text)), {"Content-Type": "application/json"})
 
     def close(self) -> None:
         """Close the client."""

@@ -31,7 +31,7 @@ class Webhook:
         headers = {"Content-Type": _CONTENT_TYPE, "Idempotency-Key": message.key, "X-Heartbeat-Timestamp": timestamp}
         if self._secret:
             headers["X-Heartbeat-Signature"] = signature(self._secret, timestamp, body)
-        self._poster.post(body, headers)
+        self._poster.send(body, headers)
 
     def close(self) -> None:
         """Close the client."""
