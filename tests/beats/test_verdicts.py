@@ -23,6 +23,19 @@ def test_a_world_is_judged_as_the_table_says(name: str, connection: Connection) 
     assert Bench(connection).left(WORLDS[name].world) == leaves(WORLDS[name])
 
 
+STALE = {"a set of unknown age": None, "an old set": -60_001}
+
+
+@pytest.mark.parametrize("asked_at", STALE.values(), ids=STALE)
+@pytest.mark.parametrize(
+    ("name", "outcome"), [("just not blind", "opened"), ("sighted", "nothing"), ("a fail", "unproven")], ids=["blind", "sighted", "fail"]
+)
+def test_a_partition_set_that_is_not_asked_for_any_more_proves_nothing(
+    name: str, outcome: str, asked_at: int | None, connection: Connection
+) -> None:
+    assert Bench(connection).left(replace(WORLDS[name].world, asked_at=asked_at)).outcome == outcome
+
+
 @pytest.mark.parametrize("source", ODD)
 @pytest.mark.parametrize("name", ["silent and proven", "a fail", "never seen", "a beat after the verdict", "a goodbye while down"])
 def test_a_name_may_hold_any_bytes(name: str, source: str, connection: Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ class Monitor:
 
     connection: Connection
     name: str = "m"
-    live: Settled = field(default_factory=Settled)
+    settings: Settled = field(default_factory=Settled)
     kafka: Kafka = field(default_factory=Kafka)
     clock: Clock = field(default_factory=Clock)
     detector: Detector = field(init=False)
@@ -155,7 +155,7 @@ class Monitor:
 
     def restart(self) -> None:
         """Begin anew: nothing is known but what Redis holds."""
-        self.detector = Detector(self.connection, self.name, self.live, self.kafka, self.clock)
+        self.detector = Detector(self.connection, self.name, self.settings, self.kafka, self.clock)
 
     def tick(self, times: int = 1) -> list[Flip]:
         """Look so many times; return what could only be told."""

@@ -72,8 +72,7 @@ def failing(server: EmbeddedRedis, connection: Connection) -> Iterator[Failing]:
 
 def open_flips(index: Index) -> list[Flip]:
     """Return what a topic of flips would hold open."""
-    newest = {flip.source: flip for flip in index.flips()}
-    return [flip for flip in newest.values() if flip.opens]
+    return [flip for flip in {flip.source: flip for flip in index.flips()}.values() if flip.opens]
 
 
 def test_two_monitors_that_look_in_turn_tell_each_change_once(index: Index, monitor: Monitor, connection: Connection) -> None:
@@ -253,11 +252,11 @@ def test_a_lost_connector_is_watched_on_until_it_is_back_and_its_blindness_told(
     lose(connection)
     monitor.tick(2)
     assert set(monitor.detector.state.connectors) == {"pumps"}
-    monitor.live.live = Settings(monitor=Timing(blind_after_s=0.0))
+    monitor.settings.live = Settings(monitor=Timing(blind_after_s=0.0))
     while not index.told():
         monitor.tick()
     assert index.told() == [BLIND]
-    monitor.live.live = Settings()
+    monitor.settings.live = Settings()
     index.prove()
     monitor.tick(2)
     assert index.told() == [BLIND, SIGHTED]
@@ -334,6 +333,21 @@ def test_two_monitors_tell_of_the_same_incident_while_redis_is_away(
     for one in (monitor, other, monitor, other):
         one.tick()
     assert index.told() == [DOWN, BLIND, SIGHTED]
+
+
+def test_two_monitors_tell_of_the_same_incident_though_one_has_just_stored_a_flip(
+    server: EmbeddedRedis, index: Index, monitor: Monitor, opened: Callable[..., Connection]
+) -> None:
+    other = Monitor(opened(server.host, server.port, timeout_s=0.3), "other")
+    index.beat("pump", at=-80_000)
+    index.prove()
+    for one in (monitor, other):
+        one.tick()
+    with stopped(server):
+        for one in (monitor, other):
+            one.clock.ahead_ms = 11_000
+        (told,), (told_too,) = monitor.tick(), other.tick()
+    assert told.key == told_too.key
 
 
 def test_a_blindness_that_was_open_already_is_not_told_again_while_redis_is_away(

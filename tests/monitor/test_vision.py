@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.beats.verdict_worlds import BEHIND, MOST_TAKEN, WORLDS, Bench
 
+from heartbeat.beats.connection import Connection
+from heartbeat.beats.keyspace import time_ms
+from heartbeat.beats.verdicts import Terms
 from heartbeat.monitor.vision import BROKER, CONSUMER, REDIS, Blindness, Moment, Part, Task, blindness, read
 
 NOW = 1_795_366_700_000
@@ -171,6 +176,22 @@ def test_the_earlier_clock_says_how_old_a_proof_is() -> None:
 
 def test_a_partition_set_that_nobody_asks_for_any_more_is_blindness() -> None:
     assert blindness(read(proof() | {"partitions_at": str(NOW - 600_000)}), moment()) is not None
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_what_is_read_of_a_proof_is_what_the_scripts_prove(name: str, connection: Connection) -> None:
+    world, bench = WORLDS[name].world, Bench(connection)
+    taken_ms = MOST_TAKEN
+    while taken_ms >= MOST_TAKEN:  # clocks may not be as the world has them by then
+        zero = time_ms(connection.call("TIME")) - BEHIND
+        bench.make(replace(world, blind=None), zero)
+        terms = Terms(zero + world.own, world.slack, world.settle, world.canaries)
+        bench.verdicts.blind(terms, 0, b"kept", b"flip", believed=True)
+        ((_, words),) = connection.call("XRANGE", bench.verdicts.keys.flips, "-", "+")
+        seen = bench.verdicts.look(zero, 0)
+        taken_ms = seen.redis_ms - zero - BEHIND
+    proven_ms = read(seen.proof).proven_ms(seen.redis_ms, zero + world.own, canaries=world.canaries)
+    assert words[3] == (b"" if proven_ms is None else b"%d" % proven_ms)
 
 
 OLD = (-20_000, 0)

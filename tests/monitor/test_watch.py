@@ -8,6 +8,7 @@ import pytest
 from tests.monitor.judging import GRACE, TTL, Index, Monitor
 
 from heartbeat.beats.connection import Connection
+from heartbeat.beats.keyspace import Keyspace
 from heartbeat.monitor import settings, watch
 from heartbeat.monitor.flips import incident_of
 
@@ -45,16 +46,16 @@ def test_a_silent_source_is_down_once_with_the_true_times(index: Index, monitor:
 
 
 def test_a_source_is_given_the_grace_slack_tags_and_severity_of_the_settings(index: Index, monitor: Monitor) -> None:
-    monitor.live.live = ruled(settings.Rule(match="patient-*", grace_s=3_600), settings.Rule(match="p*", severity="info", tags=("x",)))
+    monitor.settings.live = ruled(settings.Rule(match="patient-*", grace_s=3_600), settings.Rule(match="p*", severity="info", tags=("x",)))
     index.beat("patient-1", "pump", at=-80_000)
     index.prove()
     monitor.tick()
     assert [(flip.source, flip.severity, flip.tags) for flip in index.flips()] == [("pump", "info", ("x",))]
     index.beat("prompt", at=-80_000)
-    monitor.live.live = ruled(settings.Rule(match="patient-*", grace_s=10), slack_s=100)
+    monitor.settings.live = ruled(settings.Rule(match="patient-*", grace_s=10), slack_s=100)
     monitor.tick()
     assert len(index.flips()) == 1
-    monitor.live.live = ruled(settings.Rule(match="patient-*", grace_s=10))
+    monitor.settings.live = ruled(settings.Rule(match="patient-*", grace_s=10))
     monitor.tick()
     assert sorted(flip.source for flip in index.flips()) == ["patient-1", "prompt", "pump"]
 
@@ -181,7 +182,7 @@ def test_a_connector_that_has_just_been_claimed_is_not_blind_at_once(index: Inde
     monitor.tick(2)
     assert index.told() == []
     monitor.clock.ahead_ms = 1_000
-    monitor.live.live = ruled(blind_after_s=0.0)
+    monitor.settings.live = ruled(blind_after_s=0.0)
     deadline = time.monotonic() + 10
     while not index.told() and time.monotonic() < deadline:
         monitor.tick()
@@ -189,15 +190,9 @@ def test_a_connector_that_has_just_been_claimed_is_not_blind_at_once(index: Inde
     assert index.told() == [("pipeline:pumps", "BLIND", "blind")]
 
 
-@pytest.mark.parametrize(
-    "ahead_ms",
-    [
-        -3_600_000,
-        3_600_000,
-    ],
-)
+@pytest.mark.parametrize("ahead_ms", [-3_600_000, 3_600_000])
 def test_a_monitor_that_starts_with_a_wrong_clock_tells_of_it(ahead_ms: int, index: Index, monitor: Monitor) -> None:
-    monitor.live.live = ruled(blind_after_s=0.2)
+    monitor.settings.live = ruled(blind_after_s=0.2)
     monitor.clock.ahead_ms = ahead_ms
     index.prove()
     deadline = time.monotonic() + 3
@@ -273,7 +268,7 @@ def declared(*sources: str) -> settings.Settings:
 
 
 def test_a_declared_source_that_never_beats_is_down_and_recovers(index: Index, monitor: Monitor) -> None:
-    monitor.live.live = declared("pump", "known", "new")
+    monitor.settings.live = declared("pump", "known", "new")
     index.beat("known")
     index.prove()
     since = index.now() - 80_000
@@ -289,13 +284,29 @@ def test_a_declared_source_that_never_beats_is_down_and_recovers(index: Index, m
     assert index.told()[1:] == [("pump", "UP", "recovered")]
 
 
+def test_a_declared_source_that_said_goodbye_long_ago_is_not_missed(index: Index, monitor: Monitor, connection: Connection) -> None:
+    monitor.settings.live = declared("pump")
+    index.beat("pump")
+    index.prove()
+    monitor.tick()
+    connection.call("ZADD", index.keys.expected, index.now() - 3_600_000, "pump")  # declared for long
+    index.bye("pump")
+    monitor.restart()
+    monitor.tick()
+    later_ms = index.now() + 1  # a horizon later, by the clock of a sink whose next goodbye comes
+    Keyspace(connection, "pumps").bye([("other", later_ms, TTL)], TTL, later_ms)
+    monitor.restart()
+    monitor.tick()
+    assert index.told() == []
+
+
 def test_one_that_was_never_seen_and_is_declared_no_more_is_not_down_for_ever(index: Index, monitor: Monitor) -> None:
-    monitor.live.live = declared("misspelt")
+    monitor.settings.live = declared("misspelt")
     index.prove()
     index.connection.call("ZADD", index.keys.expected, index.now() - 80_000, "misspelt")
     monitor.tick()
     assert index.told() == [("misspelt", "DOWN", "never_seen")]
-    monitor.live.live = declared("pump")
+    monitor.settings.live = declared("pump")
     monitor.clock.ahead_ms = 1_900
     monitor.restart()
     monitor.tick(2)
@@ -328,7 +339,7 @@ def test_many_that_are_due_at_once_are_judged_over_several_ticks_each_once(
 ) -> None:
     """With as many in front of them that are due and not to be judged yet."""
     monkeypatch.setattr(watch, "_MOST_DUE", 1_000)
-    monitor.live.live = ruled(settings.Rule(match="patient-*", grace_s=3_600))
+    monitor.settings.live = ruled(settings.Rule(match="patient-*", grace_s=3_600))
     index.beat(*(f"patient-{n}" for n in range(1_700)), at=-90_000)
     index.beat(*(f"pump-{n}" for n in range(MANY)), at=-80_000)
     index.prove()

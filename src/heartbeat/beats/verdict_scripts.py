@@ -9,25 +9,25 @@ from typing import Final
 
 _SIGHT: Final = """
 -- KEYS[1] is the proof. ARGV: our clock, slack, settle, '1' if canaries count. Leaves what is proven: everything committed by ``least``
--- is applied (-1: nothing is), of the partition set as it was then, with our looking at each partition whole over ``window``.
+-- is applied (-1: nothing is), with our looking of each partition whole over its ``window``.
 local time = redis.call('TIME')
 local redis_now, own = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
 local slack, settle, canaries = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local now, words, proof = math.min(redis_now, own), redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #words, 2 do proof[words[i]] = words[i + 1] end
-local least, asked_at, sights = math.huge, tonumber(proof['partitions_at'] or -1), {}
+local least, windows = tonumber(proof['partitions_at'] or -1), {} -- of partitions that came later nothing is known
+if least > redis_now then least = -1 end
 for topic, count in pairs(cjson.decode(proof['partitions'] or '{}')) do
   for n = 0, count - 1 do
     local p = topic .. '/' .. n
     local since, til = tonumber(proof[p .. '/since'] or -1), tonumber(proof[p .. '/until'] or -1)
     if since < 0 or til > redis_now then til = -1 end -- a time to come can only be proven by a wrong clock
-    sights[#sights + 1] = {since = since, window = til - since}
+    windows[#windows + 1] = til - since
     if canaries then til = math.min(til, tonumber(proof[p .. '/canary'] or -1)) end
     least = math.min(least, til)
   end
 end
-least = math.min(least, asked_at) -- a partition that came since is not in the set
-if #sights == 0 or asked_at > redis_now or math.abs(redis_now - own) > 2000 then least = -1 end
+if #windows == 0 or math.abs(redis_now - own) > 2000 then least = -1 end
 """
 
 _INDEX: Final = """
@@ -51,11 +51,12 @@ JUDGE: Final = (
     + """
 -- KEYS: proof, deadlines, down, gone, info, status, fails, expected, flips. ARGV from 5 on: (kind, source, what it was seen with, deadline
 -- judged, grace, flip). Returns what became of each, and until when all was proven.
-local function proven(deadline, beat, ttl)
+-- Who has looked since the last beat has looked for a ttl by now: that needs no asking of its own.
+local function proven(deadline, ttl)
   if deadline + slack > least then return false end
   local needed = ttl and math.min(ttl, settle) or settle
-  for _, sight in ipairs(sights) do
-    if sight.window < needed and (not beat or sight.since > beat) then return false end
+  for _, window in ipairs(windows) do
+    if window < needed then return false end
   end
   return true
 end
@@ -71,8 +72,7 @@ local function outcome_of(kind, source, seen, judged, grace)
       redis.call('ZREM', KEYS[2], source)
       return 'gone'
     end
-    -- Of whom no ttl is kept the last beat is not known: only a sight that is long enough for everybody proves anything.
-    return judged + grace <= now and proven(judged, ttl and judged - ttl, ttl) and 'down' or 'unproven'
+    return judged + grace <= now and proven(judged, ttl) and 'down' or 'unproven'
   elseif kind == 'fail' then
     if score(KEYS[7], source) ~= seen then return 'moved' end
     local newer = deadline and deadline - (ttl or default_ttl) > seen
@@ -84,7 +84,7 @@ local function outcome_of(kind, source, seen, judged, grace)
     return least >= seen and 'down' or 'unproven'
   end
   if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
-  return judged + grace <= now and proven(judged, seen, default_ttl) and 'down' or 'unproven'
+  return judged + grace <= now and proven(judged, default_ttl) and 'down' or 'unproven'
 end
 
 local outcomes = {}

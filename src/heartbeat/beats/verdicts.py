@@ -21,6 +21,7 @@ BYE: Final = "bye"
 """Outcomes a caller cares about; any other says that things are not as they were seen, and is seen anew with the next look."""
 
 _MOST_FAILS: Final = 1_000
+_NEVER_MS: Final = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +194,13 @@ class Verdicts:
             if never_seen:  # it is down for not having come, and nobody waits for it any more: as good as a goodbye
                 self._connection.call("ZADD", self.keys.gone, *(word for source in never_seen for word in (now_ms, source)))
             self._connection.call("ZREM", self.keys.expected, *old)
-        new = [source for source in sources if source not in known]
-        if new:
-            self._connection.call("ZADD", self.keys.expected, "NX", *(word for source in new for word in (now_ms, source)))
-        return {source: known.get(source, now_ms) for source in sources}
+        gone = self._found("ZMSCORE", self.keys.gone, sorted(sources), float)
+        # Who has said goodbye is not missed before it beats again, also when its goodbye has been swept out.
+        since_ms = {source: _NEVER_MS if source in gone else known.get(source, now_ms) for source in sources}
+        changed = {source: at_ms for source, at_ms in since_ms.items() if known.get(source) != at_ms}
+        if changed:
+            self._connection.call("ZADD", self.keys.expected, *(word for source, at_ms in changed.items() for word in (at_ms, source)))
+        return since_ms
 
     def unseen(self, sources: Sequence[str]) -> list[str]:
         """Return those of these sources of which the index knows nothing: no beat, no verdict, no goodbye."""

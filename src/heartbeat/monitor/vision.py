@@ -67,12 +67,14 @@ class Vision:
     paused_at_ms: int = 0
 
     def proven_ms(self, redis_ms: int, own_ms: int, *, canaries: bool) -> int | None:
-        """Return the time by which everything committed has been applied, over all partitions; None where nothing is proven."""
+        """Return the time by which everything committed has been applied, over all partitions; None where nothing is proven.
+
+        It is no later than the partition set was asked for: of a partition that came after that nothing is known.
+        """
         if not self.parts or self.asked_ms is None or self.asked_ms > redis_ms or abs(redis_ms - own_ms) > MOST_SKEW_MS:
             return None
         ends = [_end_ms(part, redis_ms, canaries=canaries) for part in self.parts]
-        # A partition that came since the set was asked for is not in it.
-        return None if None in ends else min([self.asked_ms, *(end for end in ends if end is not None)])
+        return None if None in ends else min(self.asked_ms, *(end for end in ends if end is not None))
 
     def worst(self, redis_ms: int, *, canaries: bool) -> Part | None:
         """Return the partition that is furthest behind, None where no partition is known."""
@@ -96,7 +98,7 @@ def read(proof: Mapping[str, str]) -> Vision:
         proof.get("canaries") == "1",
         tuple(task for task in tasks if task is not None),
         paused if paused in ("PAUSED", "STOPPED") else "",
-        since_ms if isinstance(since_ms := target.get("at_ms"), int) else 0,
+        _integer(str(target.get("at_ms"))) or 0,
     )
 
 
@@ -126,7 +128,7 @@ def blindness(vision: Vision, moment: Moment) -> Blindness | None:
         return None
     if abs(ahead_ms) > MOST_SKEW_MS:
         return Blindness(REDIS, f"the clocks of Redis and of this monitor are {ahead_ms / 1000:+.1f} s apart", since_ms)
-    if worst is None or vision.asked_ms is None:
+    if worst is None:
         return Blindness(CONSUMER, "Redis holds no proof of any partition: it has lost its data, or no worker runs", since_ms)
     stage, message = _stage(vision, worst, moment, now_ms)
     return Blindness(stage, message, since_ms, worst.topic, worst.partition)
@@ -137,16 +139,20 @@ def _stage(vision: Vision, worst: Part, moment: Moment, now_ms: int) -> tuple[st
     if vision.paused:
         did = "paused" if vision.paused == "PAUSED" else "stopped"
         return CONSUMER, f"an operator {did} the connector ({where} is not read); resume it to see again"
-    told = [task for task in vision.tasks if now_ms - task.at_ms <= _REPORT_FRESH_MS]
-    whys = {task.why: task for task in sorted(told, key=lambda task: task.behind)}
+    fresh = (task for task in vision.tasks if now_ms - task.at_ms <= _REPORT_FRESH_MS)
+    whys = {task.why: task for task in sorted(fresh, key=lambda task: task.behind)}
     if "broker" in whys:
         return BROKER, f"Kafka does not answer the worker ({where} is the furthest behind)"
+    if "paused" in whys:
+        return CONSUMER, f"the connector is paused ({where} is not read); resume it to see again"
     if "clocks" in whys:
         return REDIS, "the clocks of Redis and of the worker disagree"
     if "lag" in whys:
         return CONSUMER, f"the worker is {whys['lag'].behind} records behind ({where} is the furthest behind)"
     if moment.broker_ms is not None and now_ms - moment.broker_ms > moment.blind_after_ms:
         return BROKER, f"Kafka does not answer, and no worker reports ({where} is the furthest behind)"
+    if vision.asked_ms is not None and now_ms - vision.asked_ms > moment.blind_after_ms:
+        return BROKER, "Kafka does not tell the worker which partitions there are: there may be some that it does not read"
     if worst.until_ms is not None and now_ms - worst.until_ms <= moment.blind_after_ms:
         return BROKER, f"canaries sent to {where} do not arrive, though what Kafka shows is read: it holds records back"
     return CONSUMER, f"no worker reports on {where}: it is gone, cannot reach Redis, or has failed; look at the connector's status"
@@ -168,7 +174,7 @@ def _task(number: str, text: str) -> Task | None:
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.removeprefix("-").isdigit() else None
+    return int(text) if text is not None and text.removeprefix("-").isdecimal() else None
 
 
 def _json(text: str, kind: Any) -> Any:
