@@ -219,7 +219,7 @@ def fill(connection: Connection, count: int, connector: str = "pumps") -> None:
 def test_what_every_channel_has_is_cut_but_for_the_history(
     connection: Connection, box: Outbox, another: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "HISTORY", 100)
+    monkeypatch.setattr(outbox, "HISTORY", 150)
     fill(connection, 2_000)
     slow = Outbox(another(), "slow")
     slow.lease()
@@ -230,7 +230,7 @@ def test_what_every_channel_has_is_cut_but_for_the_history(
     assert slow.read(1)[0].id == "701-1"
     assert 1_300 <= connection.call("XLEN", Keys("pumps").flips) < 1_500
     trim(connection, ["ops"])
-    assert 100 <= connection.call("XLEN", Keys("pumps").flips) < 300
+    assert 150 <= connection.call("XLEN", Keys("pumps").flips) < 350
 
 
 def test_without_a_channel_only_the_history_stays(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

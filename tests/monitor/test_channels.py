@@ -166,6 +166,7 @@ def test_what_may_pass_is_worth_another_try(receiver: Receiver, status: int) -> 
 def test_what_will_never_succeed_is_permanent(receiver: Receiver, status: int) -> None:
     receiver.status, receiver.answer = status, b"invalid_payload\n\x1b[31m"
     error = refusal(webhook(receiver.url))
+    assert error.too_large == (status == 413)
     assert (error.permanent, str(error)) == (True, f"HTTP {status}: invalid_payload\\x0a\\x1b[31m")
 
 

@@ -258,6 +258,21 @@ def test_what_is_refused_for_good_is_counted_as_lost_and_the_next_is_told(world:
     assert [one.status for one in world.log()] == ["delivered", "lost"]
 
 
+def test_what_is_too_large_is_sent_in_smaller_pieces(world: World) -> None:
+    too_large = TransportError("HTTP 413", permanent=True, too_large=True)
+    hook = Hook(errors=[too_large, too_large])
+    deliverer = begun(world, hook)
+    world.append(*[flip(str(number)) for number in range(10)])
+    for _ in range(3):
+        deliverer.turn()
+    assert [len(message.flips) for message in hook.got] == [2, 2, 2, 2, 2]
+    assert [source for source, _ in hook.flips] == [str(number) for number in range(10)]
+    hook.errors = [too_large]
+    world.append(flip("one"))
+    deliverer.turn()
+    assert deliverer.state.lost == 1
+
+
 def test_garbage_in_the_stream_holds_up_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()
     deliverer = begun(world, hook)

@@ -36,22 +36,24 @@ class Delivery(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt, and how long the other side wishes to be left alone."""
+    """An attempt, and what the other side wishes: to be left alone for a while, or to get less at once."""
 
     delivery: Delivery
     retry_after_s: float | None = None
+    too_large: bool = False
 
 
 def attempt(channel: Channel, message: Message, number: int, at_ms: int, clock_s: Callable[[], float] = time.monotonic) -> Attempt:
     """Send a message, and say what came of it."""
     begun_s = clock_s()
-    status, error, retry_after_s = DELIVERED, "", None
+    status, error, retry_after_s, too_large = DELIVERED, "", None, False
     try:
         channel.send(message)
     except TransportError as refusal:
-        status, error, retry_after_s = LOST if refusal.permanent else FAILED, str(refusal), refusal.retry_after_s
+        too_large = refusal.too_large and len(message.flips) > 1
+        status, error, retry_after_s = LOST if refusal.permanent and not too_large else FAILED, str(refusal), refusal.retry_after_s
     took_ms = round(1000 * (clock_s() - begun_s))
-    return Attempt(Delivery(at_ms, message.key, len(message.flips), number, status, took_ms, error), retry_after_s)
+    return Attempt(Delivery(at_ms, message.key, len(message.flips), number, status, took_ms, error), retry_after_s, too_large)
 
 
 def test(name: str, channel: Channel, now_ms: int) -> Delivery:

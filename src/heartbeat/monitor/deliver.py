@@ -108,6 +108,7 @@ class Deliverer:
         self._telling = threading.Lock()
         self._away = Every(_AWAY_LINE_EVERY_S)
         self._retry_at_s = float("-inf")
+        self._most = MOST_FLIPS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name=f"channel {name}", daemon=True)
 
@@ -153,7 +154,7 @@ class Deliverer:
         try:
             entries = self._outbox.read(MOST_READ) if reachable else []
             told, flips = self._told, self._ours(filter(None, map(flip_of, entries)))
-            messages = compose(self._name, [*told, *flips], self._sent)
+            messages = compose(self._name, [*told, *flips], self._sent, self._most)
             self._pend(messages, entries)
             wait_s = 0.0 if told else self._wait_s(entries, messages)
             if wait_s:
@@ -215,6 +216,9 @@ class Deliverer:
         at_ms = int(1000 * self._pace.wall_s())
         tried = attempt(self._channel, message, self.state.failures + 1, at_ms, self._pace.monotonic_s)
         self._note(tried.delivery)
+        if tried.too_large:
+            self._most = len(message.flips) // 2  # from now on: web servers take a megabyte by default, and say so only then
+            return False
         if tried.delivery.status == FAILED:
             wish_s = tried.retry_after_s
             pause_s = backoff_s(self.state.failures, self._pace.chance()) if wish_s is None else min(wish_s, _MOST_RETRY_AFTER_S)
@@ -253,7 +257,7 @@ class Deliverer:
 
     def _loss(self, connector: str, count: int) -> Message:
         """Return the message that brings the channel up to date: what it has missed cannot be said, who is down now can."""
-        down, judged = self._outbox.down(connector, MOST_FLIPS)
+        down, judged = self._outbox.down(connector, self._most)
         flips = tuple(self._ours(self._as_down(connector, source, deadline_ms) for source, deadline_ms in judged))
         key = hashlib.blake2b(f"{connector}\0{count}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         shown = down if down > len(judged) else len(flips)

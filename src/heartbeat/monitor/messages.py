@@ -47,13 +47,13 @@ class Message:
         return msgspec.json.encode({"key": self.key, "channel": _plain(self.channel), "text": self.text, "flips": flips})
 
 
-def compose(channel: str, flips: Iterable[Flip], sent: Mapping[str, str]) -> list[Message]:
-    """Return the messages that say what is new: one, unless there are more than ``MOST_FLIPS``.
+def compose(channel: str, flips: Iterable[Flip], sent: Mapping[str, str], most: int = MOST_FLIPS) -> list[Message]:
+    """Return the messages that say what is new: one, unless there are more than ``most``.
 
     ``sent`` has the key of the last flip that the channel got of an incident, for as many incidents as somebody remembers.
     """
     now, never_told = collapse(flips, sent)
-    parts = [now[begin : begin + MOST_FLIPS] for begin in range(0, len(now), MOST_FLIPS)]
+    parts = [now[begin : begin + most] for begin in range(0, len(now), most)]
     return [Message(_key_of(part), channel, text_of(part, never_told), tuple(part)) for part in parts]
 
 

@@ -12,11 +12,15 @@ LONGEST_SEND_S: Final = 8.0
 
 
 class TransportError(HeartbeatError):
-    """The message was not taken. ``permanent``: it never will be; otherwise it is worth another try, after ``retry_after_s`` if given."""
+    """The message was not taken. ``permanent``: it never will be; otherwise it is worth another try, after ``retry_after_s`` if given.
 
-    def __init__(self, text: str, *, permanent: bool = False, retry_after_s: float | None = None) -> None:
+    ``too_large``: the same in smaller pieces may be taken.
+    """
+
+    def __init__(self, text: str, *, permanent: bool = False, too_large: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(text)
         self.permanent = permanent
+        self.too_large = too_large
         self.retry_after_s = retry_after_s
 
 

@@ -26,6 +26,7 @@ from heartbeat.monitor.channels import TransportError
 from heartbeat.monitor.messages import visible
 
 _PASSING: Final = frozenset({408, 425, 429})
+_TOO_LARGE: Final = 413
 _MOST_READ: Final = 4_096
 _MOST_QUOTED: Final = 200
 _CONNECTED: Final = (".connect_tcp.complete", ".start_tls.complete")
@@ -165,7 +166,9 @@ def _refusal(response: httpx2.Response, said: str) -> TransportError:
     text = f"HTTP {status}" + (f": {said}" if said else "")
     if status in _PASSING or status >= 500:
         return TransportError(text, retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)))
-    return TransportError(f"{text} (redirects are not followed)" if 300 <= status < 400 else text, permanent=True)
+    return TransportError(
+        f"{text} (redirects are not followed)" if 300 <= status < 400 else text, permanent=True, too_large=status == _TOO_LARGE
+    )
 
 
 def _beginning(response: httpx2.Response) -> str:
