@@ -276,13 +276,14 @@ def test_what_is_too_large_is_sent_in_smaller_pieces(world: World) -> None:
 def test_garbage_in_the_stream_holds_up_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()
     deliverer = begun(world, hook)
-    for garbage in (b"", b"{", b"\xff", b"[" * 5_000, b'{"key":1}', b"null"):
+    unkeyed = msgspec.json.encode(msgspec.structs.replace(flip("x"), key="a\nb"))
+    for garbage in (b"", b"{", b"\xff", b"[" * 5_000, b'{"key":1}', b"null", unkeyed):
         world.connection.call("XADD", Keys("pumps").flips, "*", "flip", garbage)
     world.connection.call("XADD", Keys("pumps").flips, "*", "unknown", "x")
     world.append(flip("a"))
     deliverer.turn()
     assert hook.flips == [("a", "DOWN")]
-    assert sum("is no flip, and is passed over" in record.getMessage() for record in caplog.records) == 7
+    assert sum("is no flip, and is passed over" in record.getMessage() for record in caplog.records) == 8
     caplog.clear()
     deliverer.turn()
     assert not caplog.records

@@ -21,7 +21,7 @@ def flip(source: str, to: str = "DOWN", reason: str = "", *, judged: int = T + 6
     reasons = {"DOWN": "silence", "UP": "recovered", "PAUSED": "bye", "BLIND": "blind", "SIGHTED": "sighted"}
     more = {"last_beat_ms": T, "deadline_ms": judged, "at_ms": judged + 5_000, **more}
     from_ = "DOWN" if to != "DOWN" else "UP"
-    return Flip(key_of(incident, to), incident, source, connector, from_, to, reason or reasons[to], **more)
+    return Flip(key_of(incident, to), incident, source, connector, from_, to, reason or reasons.get(to, ""), **more)
 
 
 def down(source: str, **more: Any) -> Flip:
@@ -59,6 +59,11 @@ def up(source: str, **more: Any) -> Flip:
             "sources that are due are UNKNOWN, not DOWN.",
         ),
         (flip("pipeline:pumps", "SIGHTED", down_ms=12_000), "SIGHTED pumps: sees again; was blind for 12 s."),
+        (
+            flip("pipeline:pumps", "SIGHTED", down_ms=0, message="Redis has lost its data. 3 source(s) are forgotten"),
+            "SIGHTED pumps: Redis has lost its data. 3 source(s) are forgotten.",
+        ),
+        (flip("p", "NEW\n", "x", at_ms=T), "NEW\\x0a p: beats again since 14:03:12 UTC. Connector pumps."),
         (
             down("p", last_beat_ms=T - 86_400_000),
             "DOWN p: silent since 2025-08-12 14:03:12 UTC (last beat), due by 14:04:12 UTC. Connector pumps.",
@@ -121,6 +126,12 @@ def test_several_are_counted_first_and_then_named() -> None:
         "UP: b (after 12 s)",
         "Nothing can be concluded from silence until sight returns; sources that are due are UNKNOWN, not DOWN.",
     ]
+
+
+def test_what_a_pipeline_says_is_not_lost_among_others() -> None:
+    told = [flip("pipeline:pumps", "SIGHTED", down_ms=0, message="3 are forgotten"), down("a"), flip("b", "NEW", "x")]
+    assert text_of(told).splitlines()[0] == "1 DOWN, 1 SIGHTED, 1 NEW. Connector pumps."
+    assert text_of(told).splitlines()[2:] == ["SIGHTED: pumps (3 are forgotten)", "NEW: b"]
 
 
 def test_of_many_twenty_are_named() -> None:

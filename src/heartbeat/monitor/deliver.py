@@ -30,7 +30,7 @@ from heartbeat.errors import ConnectError
 from heartbeat.logs import Every
 from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
 from heartbeat.monitor.channels import Channel
-from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of
+from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of, printable
 from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss, visible
 
 MOST_READ: Final = 10_000
@@ -116,9 +116,13 @@ class Deliverer:
         """Start the thread."""
         self._thread.start()
 
+    def end_soon(self) -> None:
+        """Ask the thread to end. Of several all are asked before the first is waited for."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """End the thread, and wait for it a few seconds at most: one that hangs in a sending goes with the process."""
-        self._stopping.set()
+        self.end_soon()
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
 
@@ -266,7 +270,7 @@ class Deliverer:
     def _as_down(self, connector: str, source: str, judged_ms: int) -> Flip:
         """Return the flip that put a source down, as far as it is still known. Its key is the one that it had."""
         policy, incident = self._rules().of(connector, source), incident_of(connector, source, judged_ms)
-        where, told = (key_of(incident, DOWN), incident, source, connector), (policy.severity, policy.tags)
+        where, told = (key_of(incident, DOWN), incident, printable(source), connector), (policy.severity, policy.tags)
         at_ms = judged_ms + policy.grace_ms
         return Flip(*where, UP, DOWN, SILENCE, at_ms, deadline_ms=judged_ms, severity=told[0], tags=told[1])
 
@@ -281,6 +285,8 @@ def flip_of(entry: Entry) -> Flip | None:
     """Return the flip that an entry of the outbox holds, with what the judging script knew; None, and a line in the log, if it is none."""
     try:
         flip = _decoded(entry.flip)
+        if not (flip.key.isascii() and flip.key.isprintable()):
+            raise ValueError("its key is none")  # it goes into a header
     except (ValueError, RecursionError) as error:
         log.warning(
             "Entry %s of the flips of %s is no flip, and is passed over: %s", entry.id, visible(entry.connector), visible(str(error))

@@ -79,7 +79,8 @@ def text_of(flips: Sequence[Flip], never_told: Collection[str] = frozenset()) ->
     """Return the text: a sentence for one flip; for several the counts, then the first names. Its lines contain no control characters."""
     if len(flips) == 1:
         return _sentence(flips[0], flips[0].incident in never_told)
-    by_state = {state: [flip for flip in flips if flip.to == state] for state in _FIRST}
+    states = dict.fromkeys((*_FIRST, *(flip.to for flip in flips)))
+    by_state = {visible(state): [flip for flip in flips if flip.to == state] for state in states}
     connectors = {flip.connector for flip in flips}
     lines = [", ".join(f"{len(found)} {state}" for state, found in by_state.items() if found)]
     if len(connectors) == 1:
@@ -149,13 +150,14 @@ _BLIND_MEANS: Final = "Nothing can be concluded from silence until sight returns
 
 def _sentence(flip: Flip, never_told: bool) -> str:
     who = visible(flip.connector if flip.about_pipeline else flip.source)
-    lasted = None if flip.down_ms is None else duration(flip.down_ms)
+    lasted = duration(flip.down_ms) if flip.down_ms else ""
     said = visible(flip.message, _MOST_SAID)
     if flip.to == BLIND:
         return f"BLIND {who}: {said.rstrip('.') or 'no sight'}. {_BLIND_MEANS}"
     if flip.to == SIGHTED:
-        was = f"; was blind for {lasted}" if lasted else ""
-        return f"{who} was blind for {lasted} and sees again." if never_told and lasted else f"SIGHTED {who}: sees again{was}."
+        if never_told:
+            return f"{who} was blind{f' for {lasted}' if lasted else ''} and sees again."
+        return f"SIGHTED {who}: {said.rstrip('.') or 'sees again'}{f'; was blind for {lasted}' if lasted else ''}."
     tail = f" Connector {visible(flip.connector)}."
     if flip.to == DOWN:
         return f"DOWN {who}: {_why_down(flip, said)}.{tail}"
@@ -165,7 +167,7 @@ def _sentence(flip: Flip, never_told: bool) -> str:
         return f"{who} was down{f' for {lasted}' if lasted else ''} and {ending}{missed}.{tail}"
     was = f"; was down {lasted}{missed}" if lasted else ""
     since = "said goodbye at" if flip.reason == BYE else "beats again since"
-    return f"{flip.to} {who}: {since} {_time(flip.at_ms, flip)}{was}.{tail}"
+    return f"{visible(flip.to)} {who}: {since} {_time(flip.at_ms, flip)}{was}.{tail}"
 
 
 def _why_down(flip: Flip, said: str) -> str:
@@ -183,8 +185,8 @@ def _named(flip: Flip, with_connector: bool) -> str:
     name = visible(flip.connector if flip.about_pipeline else flip.source)
     if with_connector and not flip.about_pipeline:
         name = f"{visible(flip.connector)}/{name}"
-    if flip.to == BLIND or flip.reason == FAIL:
-        return f"{name} ({visible(flip.message, _MOST_NAME)})" if flip.message else name
+    if flip.message and (flip.about_pipeline or flip.reason == FAIL):
+        return f"{name} ({visible(flip.message, _MOST_SAID if flip.about_pipeline else _MOST_NAME)})"
     return name if flip.opens or flip.down_ms is None else f"{name} (after {duration(flip.down_ms)})"
 
 
