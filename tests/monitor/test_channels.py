@@ -278,13 +278,34 @@ def test_a_server_that_breaks_off_is_worth_another_try() -> None:
 
 
 @pytest.fixture(scope="module")
-def self_signed(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed one for 127.0.0.1, and its key, in one file."""
     directory: Path = tmp_path_factory.mktemp("tls")
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
-    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True, timeout=60)
+    both = directory / "both.pem"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=here",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "certificate.pem")]
+    subprocess.run([*made, *files], check=True, capture_output=True, timeout=60)
+    both.write_text((directory / "certificate.pem").read_text() + (directory / "key.pem").read_text())
+    return both
+
+
+@pytest.fixture
+def self_signed(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate)
     return context
 
 
@@ -294,6 +315,16 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_but_may_be_renewed(sel
         assert receiver.got == []
     assert not error.permanent
     assert "certificate verify failed" in str(error).lower()
+
+
+def test_a_certificate_of_ones_own_is_named_by_the_environment(
+    self_signed: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(self_signed) as receiver:
+        webhook(receiver.url).send(MESSAGE)
+        assert len(receiver.got) == 1
+        assert not refusal(webhook(receiver.url.replace("127.0.0.1", "localhost"))).permanent, "it is another name"
 
 
 def test_a_server_that_speaks_no_tls_is_worth_another_try(receiver: Receiver) -> None:

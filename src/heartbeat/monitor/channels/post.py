@@ -10,7 +10,6 @@ import email.utils
 import ipaddress
 import logging
 import socket
-import ssl
 import threading
 import time
 import urllib.request
@@ -49,7 +48,7 @@ class Poster:
         if proxy is not None:
             log.info("Channel %s goes through the proxy %s, as the environment says", visible(name), _without_account(proxy))
         self._client = httpx2.Client(
-            verify=ssl.create_default_context(),  # the system's certificates, where a company adds its own
+            verify=httpx2.create_ssl_context(),  # the system's certificates, or those of SSL_CERT_FILE: where a company adds its own
             proxy=proxy,
             trust_env=False,
             follow_redirects=False,
