@@ -116,6 +116,7 @@ def test_nothing_is_found_in_a_right_history(run: History) -> None:
 
 FALSE = "no source is DOWN whose beat Kafka acknowledged in time"
 SILENCE = "every true silence is told"
+AFTER = "a recovery is told after its DOWN"
 RECOVERY = "every recovery follows"
 ONE_OPEN = "a subject has one open incident at most"
 WRONG = {
@@ -155,7 +156,7 @@ WRONG = {
     ),
     "a recovery never told": (history(told=TOLD[:1]), RECOVERY),
     "a recovery concluded and not told": (history(told=TOLD[:1], records=PUMP[:21], kept=[*TOLD]), RECOVERY),
-    "a recovery before its DOWN": (history(told=seen((51_000, UP), (52_000, DOWN)), faults=[RECEIVER]), "a recovery is told after its DOWN"),
+    "a recovery before its DOWN": (history(told=seen((51_000, UP), (52_000, DOWN)), faults=[RECEIVER]), AFTER),
     "a goodbye that ends nothing": (
         history([*PUMP[:21], Record("pump", 60_000, 60_000, 60_010, Says.BYE)], TOLD[:1]), "a goodbye ends what is open",
     ),
