@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,14 @@ SOON: Mapping[str, float] = {"slack_s": 1.0, "settle_s": SETTLE_S, "blind_after_
 
 
 def settings(
-    redis_port: int, receiver_port: int, *, kafka: str = "", rules: tuple[Mapping[str, object], ...] = (), **monitor: object
+    redis_port: int,
+    receiver_port: int,
+    *,
+    kafka: str = "",
+    flips_topic: str = "heartbeat-flips",
+    rules: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, Any]:
-    """Return the tables of ``monitor.toml``: one webhook, called ``ops``. ``kafka`` are the bootstrap servers, none without."""
+    """Return the tables of ``monitor.toml``: one webhook, called ``ops``; ``kafka`` are the bootstrap servers, if any."""
     channel = {
         "name": "ops",
         "type": "webhook",
@@ -35,13 +40,13 @@ def settings(
         "timeout_s": 1.0,
     }
     tables: dict[str, Any] = {
-        "monitor": {**SOON, **monitor},
+        "monitor": dict(SOON),
         "redis": {"url": f"redis://127.0.0.1:{redis_port}/0"},
         "defaults": {"grace_s": BUDGETS.grace_ms / 1000, "channels": ["ops"]},
         "rule": list(rules),
         "channel": [channel],
     }
-    return tables | ({"kafka": {"bootstrap_servers": kafka}} if kafka else {})
+    return tables | ({"kafka": {"bootstrap_servers": kafka, "flips_topic": flips_topic}} if kafka else {})
 
 
 def as_toml(tables: Mapping[str, Any]) -> str:
