@@ -1,5 +1,5 @@
 # The whole vocabulary; ./run.sh and ./test.sh stand above it.
-.PHONY: fmt check test real bench
+.PHONY: fmt check test real chaos bench
 BIN := .venv/bin
 
 fmt:    ## rewrite the code in the house's format
@@ -17,6 +17,9 @@ test:   ## the fast tests
 
 real:   ## the tests against real Kafka, Redis and Connect
 	$(BIN)/pytest tests/real -q
+
+chaos:  ## an hour of faults upon faults, no verdict wrong. MINUTES=3: as long; SEED=17: that one again
+	HEARTBEAT_CHAOS_MINUTES=$(or $(MINUTES),60) HEARTBEAT_TEST_SEED=$(SEED) $(BIN)/pytest tests/real/chaos/test_chaos.py -q -s
 
 bench:  ## measure; writes bench/RESULTS.md. BENCH=startup: this figure only
 	$(BIN)/python -m bench.run $(BENCH)

@@ -87,7 +87,6 @@ class Verdict(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     deadline_ms: int | None = None
     proven_until_ms: int | None = None
     detected_ms: int | None = None
-    message: str = ""
 
     @property
     def opens(self) -> bool:

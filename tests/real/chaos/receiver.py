@@ -81,6 +81,10 @@ class Receiver:
         """Return what was accepted about one source, each key once, in the order of its first time."""
         return list({seen.verdict.key: seen.verdict for seen in self.told() if seen.verdict.source == source}.values())
 
+    def text(self, key: str) -> str:
+        """Return the text of the message that first told a flip."""
+        return next(a.message.text for a in self.attempts if a.answer is Answer.OK and key in {flip.key for flip in a.message.flips})
+
     def _take(self, body: bytes, headers: Any) -> Answer:
         answer = self.choose()
         if answer is Answer.HANG:

@@ -57,9 +57,10 @@ class Scene:
         return eventually(all_of_them, f"{source} is told to be {to}", timeout_s=TOLD_WITHIN_S) or []
 
     def blind(self, *words: str) -> Verdict:
-        """Wait until the one pipeline incident is told, with these words in its message, and return it."""
+        """Wait until the one pipeline incident is told, with these words in its text, and return it."""
         (verdict,) = self.told(self.pipeline, "BLIND")
-        assert all(word in verdict.message.lower() for word in words), verdict.message
+        text = self.receiver.text(verdict.key).lower()
+        assert all(word in text for word in words), text
         return verdict
 
     def sighted(self, blind: Verdict) -> None:
@@ -77,16 +78,16 @@ class Scene:
 
 
 @contextmanager
-def scene(worker: HeartbeatWorker, kafka: Kafka, redis: Redis, **more: Any) -> Iterator[Scene]:
+def scene(worker: HeartbeatWorker, broker: Kafka, redis: Redis, **more: Any) -> Iterator[Scene]:
     """Set a connector up, with nobody in it and no monitor yet. ``more`` goes into the monitor's settings."""
     name = unique("watched")
-    connector = Connector(worker, kafka, name)
+    connector = Connector(worker, broker, name)
     with receiving() as receiver, forwarding(redis.port) as link, watching(redis, name) as index:
-        topic = kafka.create_topic(name)
+        topic = broker.create_topic(name)
         connector.put(indexed_config(link.port, topic, {"redis.ttl": str(TTL_S), "heartbeat.ttl.max": "3600", **SHORT_SESSION}))
         tables = settings(link.port, receiver.port, **more)
         try:
-            yield Scene(connector, kafka, Beats(kafka, topic), index, link, receiver, tables)
+            yield Scene(connector, broker, Beats(broker, topic), index, link, receiver, tables)
         finally:
             link.release()
             worker.rest("DELETE", connector.path)
@@ -106,7 +107,7 @@ def wait_for_state(monitor: Monitor, source: str, state: str) -> dict[str, Any]:
     """Wait until the API lists a source in a state, and return what it says of it."""
 
     def listed() -> dict[str, Any]:
-        found = monitor.sources()[source] if source in monitor.sources() else {}
+        found = monitor.sources().get(source, {})
         assert found.get("state") == state, found
         return found
 

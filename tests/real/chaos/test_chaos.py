@@ -30,6 +30,8 @@ MINUTES = float(os.environ.get("HEARTBEAT_CHAOS_MINUTES") or 3)
 QUIET_S = (BUDGETS.settle_ms + BUDGETS.tell_ms) / 1000 + 3
 """Long enough, once everything has healed, for everything to be told."""
 WARM_UP_S = 5.0
+ROUND_S = 50.0
+"""About as long takes a round: two sets of faults, and the quiet after them."""
 
 
 class Deck:
@@ -78,8 +80,7 @@ def break_at_once(stage: Stage, drawn: random.Random, kinds: list[Kind]) -> list
 def drive(stage: Stage, drawn: random.Random, until_s: float) -> list[Fault]:
     """Break things until it is time for the last quiet; every second time things get the time to heal."""
     deck, faults = Deck(drawn), list[Fault]()
-    longest_s = max(kind.longest_s + kind.heals_s for kind in KINDS) + 10 + QUIET_S
-    while time.monotonic() + longest_s < until_s:
+    while time.monotonic() + ROUND_S < until_s:
         for many, pause_s in ((drawn.randint(1, 3), drawn.uniform(0, 6)), (drawn.randint(2, 3), 0.0)):
             kinds = deck.deal(many)
             print(f"{time.strftime('%H:%M:%S')}", *(kind.name for kind in kinds), sep=", ", flush=True)  # noqa: T201  shown with a failure

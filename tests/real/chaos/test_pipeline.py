@@ -41,9 +41,9 @@ def _stopped(pid: int) -> Iterator[None]:
 
 
 @contextmanager
-def _watched(worker: HeartbeatWorker, kafka: Kafka, redis: Redis, **more: Any) -> Iterator[Scene]:
+def _watched(worker: HeartbeatWorker, broker: Kafka, redis: Redis, **more: Any) -> Iterator[Scene]:
     """Yield a scene in which one source has beaten, and everything is proven."""
-    with scene(worker, kafka, redis, **more) as watched:
+    with scene(worker, broker, redis, **more) as watched:
         watched.beat("lives-long", ttl_s=LONG_S)
         watched.wait_until_proven()
         yield watched
