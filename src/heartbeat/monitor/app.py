@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Final
 from heartbeat import __version__, logs
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.outbox import Outbox, trim
-from heartbeat.errors import UsageError
+from heartbeat.errors import ConnectError, UsageError
 from heartbeat.monitor import alert, web
 from heartbeat.monitor.beyond import KafkaSide, Nothing
 from heartbeat.monitor.channels import open_channel
@@ -188,11 +189,14 @@ class Monitor:
             if key not in self._deliverers:
                 channel = key[0]
                 outbox, pace = Outbox(Connection(self._server), channel.name), Pace(group_wait_s=group_wait_s)
+                with contextlib.suppress(ConnectError):  # Redis is away: nothing can be stored that this channel would miss
+                    outbox.lease()
                 self._deliverers[key] = Deliverer(channel.name, open_channel(channel), outbox, lambda: self.rules, pace)
-                self._deliverers[key].turn()
                 self._deliverers[key].start()
 
     def _drop(self, keys: Sequence[tuple[Channel, float]]) -> None:
+        for key in keys:
+            self._deliverers[key].end_soon()
         for key in keys:
             self._deliverers.pop(key).stop()
 

@@ -111,8 +111,8 @@ class Channel(msgspec.Struct, frozen=True):
     type: Text
     url: Text = ""
     secret: Text = ""
-    timeout_s: Annotated[float, Meta(gt=0, le=10)] = 10.0
-    """At most as long as a deliverer's lease."""
+    timeout_s: Annotated[float, Meta(gt=0, le=8)] = 8.0
+    """Less than a deliverer's lease lasts, or two monitors could send the same."""
 
 
 class Self(msgspec.Struct, frozen=True):
