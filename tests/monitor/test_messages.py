@@ -187,7 +187,9 @@ def test_a_long_name_is_cut() -> None:
     assert visible("x" * 200) == "x" * 119 + "…"
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=300) | st.binary(max_size=300).map(lambda name: name.decode("utf-8", "surrogateescape")))
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=300) | st.binary(max_size=300).map(lambda name: name.decode("utf-8", "surrogateescape"))
+)
 def test_whatever_a_name_holds_a_text_has_only_our_own_line_ends(name: str) -> None:
     assert visible(name).isprintable()
     one = text_of([down(name, connector=name, message=name)])

@@ -148,7 +148,7 @@ def test_every_error_is_told_at_once_in_reading_order(path: Path) -> None:
         ('[defaults]\ntags = "a"', r"line 2: `tags` in \[defaults\]: expected `array`, got `str`"),
         ('[defaults]\nchannels = ["x"]', r"line 2: no channel is named `x`\. There is no \[\[channel\]\]"),
         ("[[rule]]\nmatch = 'x'\ntags = 'y'", r"line 3: `tags` in \[\[rule\]\]: expected `array`, got `str`"),
-        (OPS + "timeout_s = 11", r"line 4: `timeout_s` in \[\[channel\]\]: expected `float` <= 10.0"),
+        (OPS + "timeout_s = 11", r"line 4: `timeout_s` in \[\[channel\]\]: expected `float` <= 8.0"),
         (OPS.replace("ops", "canary"), r"line 2: `canary` cannot be a channel's name.+"),
         (OPS.replace("ops", "kafka:x"), r"line 2: `kafka:x` cannot be a channel's name.+"),
         (OPS.replace("ops", "a\\u202eb"), r"line 2: `a\\u202eb` cannot be a channel's name.+"),
