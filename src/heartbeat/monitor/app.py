@@ -16,7 +16,7 @@ from typing import Final
 from heartbeat import __version__, logs
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.outbox import Outbox, trim
-from heartbeat.errors import ConnectError, UsageError
+from heartbeat.errors import ConnectError, RetriableError, UsageError
 from heartbeat.monitor import alert, web
 from heartbeat.monitor.beyond import KafkaSide, Nothing
 from heartbeat.monitor.channels import open_channel
@@ -174,8 +174,9 @@ class Monitor:
 
     def _trim(self, connection: Connection) -> float:
         recorded = [self._recorder.state.channel] if self._recorder is not None else []
-        for name, count in trim(connection, [*(channel.name for channel in self.live.channels), *recorded]).items():
-            log.error("Channel %s was not reached for too long: %d changes of state were cut before it got them", name, count)
+        with contextlib.suppress(RetriableError):  # detection says that Redis is away
+            for name, count in trim(connection, [*(channel.name for channel in self.live.channels), *recorded]).items():
+                log.error("Channel %s was not reached for too long: %d changes of state were cut before it got them", name, count)
         return _TRIM_EVERY_S
 
     # Channels

@@ -105,7 +105,7 @@ class Detector:
             return watch.turn(self._live.live.monitor, self._live.rules, names, lost=lost)
         except RetriableError:
             raise
-        except ConnectError as error:  # an index that somebody has broken: the others' sources are watched all the same
+        except (ConnectError, ValueError, OverflowError) as error:  # an index that somebody has broken: the others are watched on
             self._warn(self._clock(), str(error))
             return replace(watch.look, error=str(error))
 
