@@ -151,6 +151,22 @@ def test_a_target_that_somebody_broke_does_not_stop_the_others(index: Index, mon
     assert index.told() == [DOWN]
 
 
+@pytest.mark.xfail(
+    strict=True, raises=(ValueError, OverflowError), reason="int() of what cannot be one: no ConnectError, so all connectors stop"
+)
+@pytest.mark.parametrize("command", [("HSET", "proof", "ttl", "soon"), ("ZADD", "fails", "inf", "pump")], ids=["ttl", "fails"])
+def test_a_number_that_somebody_broke_does_not_stop_the_others(
+    command: tuple[str, ...], index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    broken = Index(connection, "broken")
+    for one in (index, broken):
+        one.beat("pump", at=-80_000)
+        one.prove()
+    connection.call(command[0], getattr(broken.keys, command[1]), *command[2:])
+    monitor.tick(2)
+    assert index.told() == [DOWN]
+
+
 def lose(connection: Connection) -> None:
     """Lose everything, and go on in another millisecond: the ids of flips are times."""
     lost_ms = time_ms(connection.call("TIME"))
