@@ -88,18 +88,24 @@ MUTATIONS: Final = {
     "prove as if everybody's ttl were known": Mutation("proven(judged, ttl)", "proven(judged, ttl or default_ttl)"),
     # fail
     "judge a fail that was judged": Mutation("if score(KEYS[7], source) ~= seen then return 'moved' end", ""),
-    "judge a fail that is not the newest signal": Mutation("if failed_at(source) ~= seen or newer or", "if newer or"),
-    "judge a fail although it beat since": Mutation("~= seen or newer or (gone and", "~= seen or (gone and"),
+    "judge a fail that is not the newest signal": Mutation("if failed_at(source) ~= seen or (newer", "if (newer"),
+    "judge an old fail although it beat since": Mutation("(newer and seen + grace < now) or (gone and", "(gone and"),
+    "skip a fresh fail because it beat since": Mutation("(newer and seen + grace < now)", "newer"),
+    "skip any old fail": Mutation("(newer and seen + grace < now)", "(seen + grace < now)"),
+    "count a fail as old too early": Mutation("seen + grace < now)", "seen + grace <= now)"),
     "take the fail's own beat for a newer one": Mutation(
         "deadline - (ttl or default_ttl) > seen", "deadline - (ttl or default_ttl) >= seen"
     ),
     "compare beats with a fail by a ttl of none": Mutation("deadline - (ttl or default_ttl) > seen", "deadline - (ttl or 0) > seen"),
-    "judge a fail of one that is gone": Mutation("newer or (gone and gone >= seen) then", "newer then"),
-    "skip a fail after a goodbye": Mutation("newer or (gone and gone >= seen) then", "newer or gone then"),
+    "judge a fail of one that is gone": Mutation(" or (gone and gone >= seen) then", " then"),
+    "skip a fail after a goodbye": Mutation(" or (gone and gone >= seen) then", " or gone then"),
     "judge a fail at its goodbye": Mutation("(gone and gone >= seen)", "(gone and gone > seen)"),
     "keep a fail that is over": Mutation("redis.call('ZREM', KEYS[7], source)\n      return 'moved'", "return 'moved'"),
-    "judge a fail on any deadline": Mutation("if judged ~= (deadline or seen + (ttl or default_ttl)) then return 'moved' end", ""),
-    "judge a fail on a deadline of no ttl": Mutation("(deadline or seen + (ttl or default_ttl))", "(deadline or seen + (ttl or 0))"),
+    "judge a fail on any deadline": Mutation(
+        "if judged ~= (not newer and deadline or seen + (ttl or default_ttl)) then return 'moved' end", ""
+    ),
+    "judge a fail on a deadline of no ttl": Mutation("deadline or seen + (ttl or default_ttl))", "deadline or seen + (ttl or 0))"),
+    "judge a fresh fail on the beat since": Mutation("(not newer and deadline or seen", "(deadline or seen"),
     "judge a fail unproven": Mutation("return least >= seen and 'down' or 'unproven'", "return 'down'"),
     "prove beyond a fail": Mutation("return least >= seen and", "return least > seen and"),
     # never seen
@@ -111,7 +117,10 @@ MUTATIONS: Final = {
     "miss unproven": Mutation("proven(judged, default_ttl)", "true"),
     # what a verdict does
     "leave the deadline of one that is down": Mutation(
-        "    redis.call('ZREM', KEYS[2], source)\n    redis.call('ZREM', KEYS[7]", "    redis.call('ZREM', KEYS[7]"
+        "    if (score(KEYS[2], source) or judged) <= judged then redis.call('ZREM', KEYS[2], source) end", ""
+    ),
+    "take a newer deadline of one that is down": Mutation(
+        "if (score(KEYS[2], source) or judged) <= judged then redis", "if true then redis"
     ),
     "leave the fail of one that is down": Mutation(
         "    redis.call('ZREM', KEYS[7], source)\n    redis.call('ZADD'", "    redis.call('ZADD'"

@@ -209,7 +209,7 @@ def _but(n: int, value: int | None, others: int | None) -> tuple[int | None, ...
 _SILENT: Final = World()
 _LONG: Final = replace(_SILENT, ttl=10 * MIN)
 _STRANGE: Final = replace(_SILENT, ttl=None)
-_FAILED: Final = World(FAIL, deadline=57_000, seen=-3_000, failing=-3_000, status=("fail", -3_000), grace=0)
+_FAILED: Final = World(FAIL, deadline=57_000, seen=-3_000, failing=-3_000, status=("fail", -3_000), grace=3_000)
 _UNSEEN: Final = World(NEVER_SEEN, deadline=None, ttl=None, expected=-70_000, seen=-70_000, judged=-10_000)
 _BACK: Final = World("recover", down=-10_000, deadline=50_000)
 _FAILED_BEFORE: Final = replace(_BACK, down=57_000)
@@ -305,8 +305,15 @@ WORLDS: Final[Mapping[str, Row]] = {
         an_ok_of_the_same_time=(MOVED, {"status": ("ok", -3_000)}, {"failing": None}),
         a_fail_of_another_time_than_the_newest=(MOVED, {"status": ("fail", -2_000)}, {"failing": None}),
         a_fail_of_which_no_signal_is_kept=(MOVED, {"status": None}, {"failing": None}),
-        a_fail_and_a_beat_since=(MOVED, {"deadline": 57_001}, {"failing": None}),
-        a_fail_and_a_beat_since_of_whom_no_ttl_is_kept=(MOVED, {"deadline": 57_001, "ttl": None}, {"failing": None}),
+        a_fresh_fail_and_a_beat_since=(DOWN, {"deadline": 57_001, "judged": 57_000}, {"deadline": 57_001}),
+        a_fresh_fail_and_a_beat_since_of_whom_no_ttl_is_kept=(
+            DOWN,
+            {"deadline": 57_001, "ttl": None, "judged": 57_000},
+            {"deadline": 57_001},
+        ),
+        a_fresh_fail_judged_by_the_beat_since=(MOVED, {"deadline": 57_001, "judged": 57_001}),
+        an_old_fail_of_whom_no_ttl_is_kept=(DOWN, {"ttl": None, "grace": 2_999}),
+        an_old_fail_and_a_beat_since=(MOVED, {"deadline": 57_001, "judged": 57_000, "grace": 2_999}, {"failing": None}),
         a_fail_and_a_goodbye_since=(MOVED, {"gone": -3_000}, {"failing": None}),
         a_fail_after_a_goodbye=(DOWN, {"gone": -3_001}),
         a_fail_with_another_deadline_than_was_seen=(MOVED, {"judged": 56_000}),

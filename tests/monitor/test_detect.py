@@ -13,7 +13,7 @@ from tests.monitor.judging import TTL, Index, Kafka, Monitor
 
 from heartbeat.beats.connection import Argument, Connection, Server
 from heartbeat.beats.keys import CONNECTORS
-from heartbeat.beats.keyspace import time_ms
+from heartbeat.beats.keyspace import Keyspace, time_ms
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import RetriableError
 from heartbeat.monitor.flips import Flip
@@ -151,9 +151,6 @@ def test_a_target_that_somebody_broke_does_not_stop_the_others(index: Index, mon
     assert index.told() == [DOWN]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=(ValueError, OverflowError), reason="int() of what cannot be one: no ConnectError, so all connectors stop"
-)
 @pytest.mark.parametrize("command", [("HSET", "proof", "ttl", "soon"), ("ZADD", "fails", "inf", "pump")], ids=["ttl", "fails"])
 def test_a_number_that_somebody_broke_does_not_stop_the_others(
     command: tuple[str, ...], index: Index, monitor: Monitor, connection: Connection
@@ -366,8 +363,7 @@ def test_two_monitors_tell_of_the_same_incident_though_one_has_just_stored_a_fli
     assert told.key == told_too.key
 
 
-@pytest.mark.xfail(strict=True, reason="each names the incident by the newest flip it has seen: the one that is closed is not the one told")
-def test_two_monitors_tell_of_the_same_incident_though_one_has_not_seen_the_newest_flip(
+def test_of_two_monitors_of_which_one_has_not_seen_the_newest_flip_both_end_what_they_told(
     server: EmbeddedRedis, index: Index, monitor: Monitor, opened: Callable[..., Connection]
 ) -> None:
     other = Monitor(opened(server.host, server.port, timeout_s=0.3), "other")
@@ -381,7 +377,24 @@ def test_two_monitors_tell_of_the_same_incident_though_one_has_not_seen_the_newe
         for one in (monitor, other):
             one.clock.ahead_ms = 11_000
         (told,), (told_too,) = monitor.tick(), other.tick()
-    assert told.key == told_too.key
+    assert told.incident != told_too.incident
+    for one in (monitor, other):
+        one.clock.ahead_ms = 0
+    index.prove()
+    for one in (monitor, other, monitor, other):
+        one.tick()
+    assert {flip.incident for flip in index.flips() if flip.to == "SIGHTED"} == {told.incident, told_too.incident}
+
+
+def test_the_blindness_of_a_connector_that_is_deleted_ends(index: Index, monitor: Monitor) -> None:
+    index.prove(-60_000)
+    monitor.tick()
+    assert index.told() == [BLIND]
+    (blind,) = index.flips()
+    Keyspace(index.connection, "pumps").forget()
+    (sighted,) = monitor.tick()
+    assert (sighted.to, sighted.incident) == ("SIGHTED", blind.incident)
+    assert monitor.tick() == []
 
 
 def test_a_blindness_that_was_open_already_is_not_told_again_while_redis_is_away(

@@ -76,11 +76,12 @@ local function outcome_of(kind, source, seen, judged, grace)
   elseif kind == 'fail' then
     if score(KEYS[7], source) ~= seen then return 'moved' end
     local newer = deadline and deadline - (ttl or default_ttl) > seen
-    if failed_at(source) ~= seen or newer or (gone and gone >= seen) then
+    -- A beat that followed takes nothing back while a fail is fresh, or who beats all the while is never heard. An old one is a replay.
+    if failed_at(source) ~= seen or (newer and seen + grace < now) or (gone and gone >= seen) then
       redis.call('ZREM', KEYS[7], source)
       return 'moved'
     end
-    if judged ~= (deadline or seen + (ttl or default_ttl)) then return 'moved' end
+    if judged ~= (not newer and deadline or seen + (ttl or default_ttl)) then return 'moved' end
     return least >= seen and 'down' or 'unproven'
   end
   if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
@@ -92,7 +93,7 @@ for i = 5, #ARGV, 6 do
   local source, judged = ARGV[i + 1], tonumber(ARGV[i + 3])
   local outcome = outcome_of(ARGV[i], source, tonumber(ARGV[i + 2]), judged, tonumber(ARGV[i + 4]))
   if outcome == 'down' then
-    redis.call('ZREM', KEYS[2], source)
+    if (score(KEYS[2], source) or judged) <= judged then redis.call('ZREM', KEYS[2], source) end
     redis.call('ZREM', KEYS[7], source)
     redis.call('ZADD', KEYS[3], string.format('%.0f', judged), source)
     flip(ARGV[i + 5])

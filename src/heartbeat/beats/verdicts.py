@@ -21,7 +21,8 @@ BYE: Final = "bye"
 """Outcomes a caller cares about; any other says that things are not as they were seen, and is seen anew with the next look."""
 
 _MOST_FAILS: Final = 1_000
-_NEVER_MS: Final = 2**53 - 1
+NEVER_MS: Final = 2**53 - 1
+"""Since when somebody is expected that has said goodbye."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Terms:
 
 class Case(NamedTuple):
     """A source to judge. ``kind`` is ``silence``, ``fail`` or ``never_seen``; ``seen_ms`` the deadline, the time of the fail, or since
-    when it is expected, as it was read. ``flip`` is stored if it is DOWN."""
+    when it is expected, as it was read. ``grace_ms`` is for how long a fail counts although beats followed it. ``flip`` is stored if it is
+    DOWN."""
 
     kind: str
     source: str
@@ -196,7 +198,7 @@ class Verdicts:
             self._connection.call("ZREM", self.keys.expected, *old)
         gone = self._found("ZMSCORE", self.keys.gone, sorted(sources), float)
         # Who has said goodbye is not missed before it beats again, also when its goodbye has been swept out.
-        since_ms = {source: _NEVER_MS if source in gone else known.get(source, now_ms) for source in sources}
+        since_ms = {source: NEVER_MS if source in gone else known.get(source, now_ms) for source in sources}
         changed = {source: at_ms for source, at_ms in since_ms.items() if known.get(source) != at_ms}
         if changed:
             self._connection.call("ZADD", self.keys.expected, *(word for source, at_ms in changed.items() for word in (at_ms, source)))

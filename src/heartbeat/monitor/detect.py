@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -60,11 +60,12 @@ class Detector:
         self._clock = clock
         self._watches: dict[str, Watch] = {}
         self._said = False
+        self._closing: list[Flip] = []
         self._lost = False
         self._error_log = logs.Every(_ERROR_LOG_S)
 
-    def tick(self) -> Sequence[Flip]:
-        """Look once. Returns flips that Redis cannot take because it is away: to be told all the same, and stored when it is back."""
+    def tick(self) -> list[Flip]:
+        """Look once. Returns flips that are to be told and stand in no stream: Redis is away, or what they are of was deleted."""
         begun_ms = self._clock()
         try:
             looks = self._look(begun_ms)
@@ -75,7 +76,8 @@ class Detector:
             self.state = Observation(begun_ms, self._clock() - begun_ms, known, str(error), self.state.redis_ok_ms)
             return self._without_redis(begun_ms, str(error))
         self.state = Observation(begun_ms, self._clock() - begun_ms, looks, "", begun_ms)
-        return ()
+        closing, self._closing = self._closing, []
+        return closing
 
     def _look(self, now_ms: int) -> dict[str, Look]:
         said = msgspec.json.encode({"tick_ms": now_ms})
@@ -89,7 +91,8 @@ class Detector:
                 continue
             log.info("Connector %s was deleted: its sources are forgotten", name)
             self._beyond.forget(name)
-            del self._watches[name]
+            closing = self._watches.pop(name).closing(now_ms)
+            self._closing += [] if closing is None else [closing]
         looks = {}
         for name in sorted(kept):
             watch = self._watches.get(name)

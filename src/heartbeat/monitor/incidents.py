@@ -86,13 +86,13 @@ def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
     return _of_pipeline(connector, blindness, flips.SIGHTED, now_ms, f"{blindness.stage}: everything is proven again")
 
 
-def forgotten(connector: str, many: int, now_ms: int) -> Flip:
-    """Return what is stored when Redis has lost its data, and no topic remembers who was down."""
+def forgotten(connector: str, many: int, newest_flip_ms: int) -> Flip:
+    """Return what is stored when Redis has lost its data, and no topic remembers who was down. Every monitor says the same."""
     text = (
         f"Redis has lost its data. {many} source(s) that were DOWN are forgotten, unless they beat within the connector's horizon: nobody "
         "will tell that they are up again. A [kafka] section in the monitor's settings would have kept them"
     )
-    return _of_pipeline(connector, Blindness("redis", text, now_ms), flips.SIGHTED, now_ms, text)
+    return _of_pipeline(connector, Blindness("redis", text, newest_flip_ms), flips.SIGHTED, newest_flip_ms, text)
 
 
 def _down(watched: Watched, before: str, reason: str, at_ms: int, message: str = "") -> Flip:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from heartbeat.beats.listing import Cursor, Found, Room, Span
+from heartbeat.beats.verdicts import NEVER_MS
 from heartbeat.errors import BadRequest
 from heartbeat.monitor.flips import DOWN, LATE, NEW, PAUSED, STATES, UNKNOWN, UP, incident_of
 from heartbeat.monitor.view import Policy, Rules
@@ -95,7 +96,7 @@ def source_of(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> Sou
         valid(found.connector),
         state,
         found.last_beat_ms,
-        None if state == NEW else found.at_ms,
+        None if found.room is Room.EXPECTED else found.at_ms,
         found.ttl_ms / 1000,
         policy.grace_ms / 1000,
         since_ms,
@@ -112,7 +113,7 @@ def valid(name: str) -> str:
 def _state(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> tuple[str, int | None]:
     """Return the state, and since when."""
     if found.room is Room.EXPECTED:
-        return NEW, found.at_ms
+        return (NEW, found.at_ms) if found.at_ms < NEVER_MS else (PAUSED, None)  # it has said goodbye
     silent_from_ms, late_from_ms = found.at_ms + policy.grace_ms, found.at_ms - policy.warn_ms
     if found.room is Room.DOWN:
         return DOWN, silent_from_ms if found.failed_ms is None else found.failed_ms

@@ -33,6 +33,8 @@ _MOST_DUE: Final = 20_000
 _MOST_DOWN: Final = 20_000
 """Looked at in one tick; the rest with the next one."""
 _DOWN_AT_ONCE: Final = 2_000
+_FAIL_FRESH_MS: Final = 30_000
+"""For so long a fail is told although beats have followed it."""
 _EXPECT_EVERY_MS: Final = 5_000
 _REMEMBER_EVERY_MS: Final = 1_000
 _REMEMBER_LOG_S: Final = 30.0
@@ -177,6 +179,8 @@ class Watch:
         if self._unwritten is not None:
             found = self._unwritten
             kept = self._open(turn, after_ms, found, kept, believed=True)
+            if kept is not None and _blindness(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
+                self._index.say(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)
             self._unwritten = None
         elif found is not None and kept is None:
             kept = self._open(turn, after_ms, found, kept, believed=False)
@@ -208,11 +212,15 @@ class Watch:
         self.look = replace(self.look, blind=blindness)
         return incidents.went_blind(self._connector, blindness)
 
+    def closing(self, now_ms: int) -> Flip | None:
+        """Return what is to be told when the connector is deleted: its incident goes with it, and those who were told of it wait."""
+        return None if self._kept is None else incidents.sighted_again(self._connector, _blindness(self._kept), now_ms)
+
     # After a loss
 
     def _restore(self, turn: _Turn, now_ms: int) -> None:
         """Bring back what this Redis has lost: its newest flip is older than the newest one that we, or the topic, have seen."""
-        newest = turn.reading.newest_flip
+        newest, before_ms = turn.reading.newest_flip, self.newest_flip_ms
         first = self._newest_flip is None
         lost = not first and order(newest) < order(self._newest_flip or "")
         if first or lost:
@@ -233,7 +241,7 @@ class Watch:
         self._lost_after = None
         if open_flips is None:
             if not first and self.look.down:
-                self._index.say(_json(incidents.forgotten(self._connector, self.look.down, now_ms)), now_ms)
+                self._index.say(_json(incidents.forgotten(self._connector, self.look.down, before_ms)), now_ms)
             return
         blind = next((flip for flip in open_flips if flip.to == BLIND), None)
         down = {source_of(flip): flip.deadline_ms for flip in open_flips if flip.to == DOWN and flip.deadline_ms is not None}
@@ -291,10 +299,10 @@ class Watch:
             deadlines, infos, statuses = self._index.deadlines(names), self._index.infos(names), self._index.statuses(names)
             cases = []
             for source, at_ms in part.items():
-                ttl_ms = _ttl_ms(infos, source, turn.reading)
-                watched = self._watched(turn, source, deadlines.get(source, at_ms + ttl_ms), infos)
+                own_ms = at_ms + _ttl_ms(infos, source, turn.reading)
+                watched = self._watched(turn, source, min(deadlines.get(source, own_ms), own_ms), infos)
                 flip = incidents.failed(watched, at_ms, _said(statuses.get(source)).message)
-                cases.append(Case(FAIL, source, at_ms, watched.deadline_ms, 0, _json(flip)))
+                cases.append(Case(FAIL, source, at_ms, watched.deadline_ms, _FAIL_FRESH_MS, _json(flip)))
             self._judge(turn, cases)
 
     def _judge_expected(self, turn: _Turn, connectors: set[str], now_ms: int) -> None:
