@@ -13,7 +13,8 @@ from tests.monitor.judging import TTL, Index, Kafka, Monitor
 
 from heartbeat.beats.connection import Argument, Connection, Server
 from heartbeat.beats.keys import CONNECTORS
-from heartbeat.beats.keyspace import Keyspace, time_ms
+from heartbeat.beats.keyspace import time_ms
+from heartbeat.beats.partitions import Partitions
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import RetriableError
 from heartbeat.monitor.flips import Flip
@@ -391,7 +392,7 @@ def test_the_blindness_of_a_connector_that_is_deleted_ends(index: Index, monitor
     monitor.tick()
     assert index.told() == [BLIND]
     (blind,) = index.flips()
-    Keyspace(index.connection, "pumps").forget()
+    Partitions(index.connection, "pumps").forget()
     (sighted,) = monitor.tick()
     assert (sighted.to, sighted.incident) == ("SIGHTED", blind.incident)
     assert monitor.tick() == []
