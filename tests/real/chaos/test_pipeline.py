@@ -22,6 +22,9 @@ from .receiver import Answer
 from .scene import Scene, check_silence, scene, wait_for_state
 
 LONG_S = 600
+LONG_AGO_MS = 3_600_000
+"""Beyond the horizon: who beat then is not read again after a loss."""
+OLD = ["old", "older"]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,9 @@ def _stopped(pid: int) -> Iterator[None]:
 
 @contextmanager
 def _watched(worker: HeartbeatWorker, broker: Kafka, redis: Redis, **more: Any) -> Iterator[Scene]:
-    """Yield a scene in which one source has beaten, and everything is proven."""
+    """Yield a scene in which two sources were silent long ago, one has just beaten, and everything is proven."""
     with scene(worker, broker, redis, **more) as watched:
+        watched.beats.send(OLD, at_ms=now_ms() - LONG_AGO_MS)
         watched.beat("lives-long", ttl_s=LONG_S)
         watched.wait_until_proven()
         yield watched
@@ -73,6 +77,7 @@ def test_a_pause_is_told_as_what_an_operator_did(worker: HeartbeatWorker, kafka:
     with _watched(worker, kafka, redis) as watched, monitoring(tmp_path, watched.tables) as monitor:
         wait_for_state(monitor, "lives-long", "UP")
         assert worker.rest("PUT", f"{watched.connector.path}/pause").status_code == 202
+        watched.connector.wait_for("PAUSED", "PAUSED")
         watched.beat("waits")  # not read while it is paused: only so is there something that could not be proven
         blind = watched.blind("operator", "paused")
         assert worker.rest("PUT", f"{watched.connector.path}/resume").status_code == 202
@@ -119,27 +124,25 @@ def test_incidents_return_from_kafka_after_a_flush_and_end_under_their_id(
 ) -> None:
     remembered = {"kafka": kafka.bootstrap, "flips_topic": unique("flips")}
     with _watched(worker, kafka, redis, **remembered) as watched, monitoring(tmp_path, watched.tables) as monitor:
-        old_ms = now_ms() - 3_600_000
-        watched.beat("dies")
-        watched.beats.send(["older"], at_ms=old_ms)  # than the horizon: nothing but the topic remembers it
-        (down,), (old,) = watched.told("dies", "DOWN"), watched.told("older", "DOWN")
-        check_silence(old, old_ms)
+        last_ms = watched.beat("dies")
+        (down,), (old,) = watched.told("dies", "DOWN"), watched.told("old", "DOWN")
+        check_silence(down, last_ms)
+        check_silence(old, watched.beats.newest["old"])
         _wait_until_recorded(watched, kafka, remembered["flips_topic"], {down.key, old.key})
         redis.cli("FLUSHALL")
         assert wait_for_state(monitor, "dies", "DOWN")["incident"] == down.incident
-        assert wait_for_state(monitor, "older", "DOWN")["incident"] == old.incident
+        assert wait_for_state(monitor, "old", "DOWN")["incident"] == old.incident
         watched.wait_until_proven()
-        watched.beat("dies", "older", ttl_s=LONG_S)
-        for source, opened in (("dies", down), ("older", old)):
+        watched.beat("dies", "old", ttl_s=LONG_S)
+        for source, opened in (("dies", down), ("old", old)):
             _, up = watched.told(source, "DOWN", "UP")
             assert up.incident == opened.incident
 
 
 def test_without_kafka_one_message_says_how_many_are_forgotten(worker: HeartbeatWorker, kafka: Kafka, redis: Redis, tmp_path: Path) -> None:
     with _watched(worker, kafka, redis) as watched, monitoring(tmp_path, watched.tables):
-        watched.beats.send(["older", "old"], at_ms=now_ms() - 3_600_000)
-        watched.told("older", "DOWN")
-        watched.told("old", "DOWN")
+        for source in OLD:
+            watched.told(source, "DOWN")
         redis.cli("FLUSHALL")
 
         def said() -> bool:
