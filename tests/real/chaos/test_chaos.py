@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ..scenario import now_ms
@@ -117,6 +118,8 @@ def test_whatever_breaks_no_verdict_is_wrong_and_none_is_missing(tmp_path: Path)
         run = History(sources, records, faults, stage.receiver.told(), stage.flips.kept(), began_ms, ended_ms)
     wrong = violations(run, BUDGETS)
     _report(run, seed, len(wrong))
+    if wrong:
+        (tmp_path / "history.json").write_bytes(msgspec.json.encode(run))  # to be judged again, and looked at
     assert not wrong, "\n".join(map(str, wrong))
 
 
