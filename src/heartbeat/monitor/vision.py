@@ -151,9 +151,10 @@ def _stage(vision: Vision, worst: Part, moment: Moment, now_ms: int) -> tuple[st
         return CONSUMER, f"the worker is {whys['lag'].behind} records behind ({where} is the furthest behind)"
     if moment.broker_ms is not None and now_ms - moment.broker_ms > moment.blind_after_ms:
         return BROKER, f"Kafka does not answer, and no worker reports ({where} is the furthest behind)"
-    if vision.asked_ms is not None and now_ms - vision.asked_ms > moment.blind_after_ms:
+    reads = worst.until_ms is not None and now_ms - worst.until_ms <= moment.blind_after_ms
+    if reads and vision.asked_ms is not None and now_ms - vision.asked_ms > moment.blind_after_ms:
         return BROKER, "Kafka does not tell the worker which partitions there are: there may be some that it does not read"
-    if worst.until_ms is not None and now_ms - worst.until_ms <= moment.blind_after_ms:
+    if reads:
         return BROKER, f"canaries sent to {where} do not arrive, though what Kafka shows is read: it holds records back"
     return CONSUMER, f"no worker reports on {where}: it is gone, cannot reach Redis, or has failed; look at the connector's status"
 
