@@ -66,6 +66,11 @@ def test_clocks_that_disagree_are_said_at_once() -> None:
 
 def test_a_task_without_partitions_has_nothing_to_prove() -> None:
     assert doubt({}, NOW, agree=False, paused=True) is None
+    assert doubt({}, NOW, agree=True, paused=False, answered_ms=NOW - 2_000) is None
+
+
+def test_who_has_lost_all_its_partitions_says_that_kafka_does_not_answer() -> None:
+    assert doubt({}, NOW, agree=True, paused=False, answered_ms=NOW - 2_001) == Doubt("broker", 0)
 
 
 def test_of_several_partitions_the_furthest_behind_gives_the_reason_and_all_are_counted() -> None:
@@ -89,7 +94,7 @@ class Scene:
 
     def turn(self, after_s: float = 1.0) -> None:
         self.seconds += after_s
-        self.doubts.turn(self.held, self.seconds)
+        self.doubts.turn(self.held, None, self.seconds)
 
     def said(self) -> dict[str, object] | None:
         text = self.partitions._connection.call("HGET", self.partitions.keys.proof, "tasks/3")

@@ -311,9 +311,12 @@ def test_a_question_waits_for_the_answer_to_the_last_and_for_its_time(task: Task
     assert len(task.logs.asked_for) == 2, "only just asked"
 
 
-def test_nothing_is_asked_while_nothing_is_held(task: Task) -> None:
+def test_while_nothing_is_held_an_answer_says_only_that_kafka_answers(task: Task) -> None:
     task.look()
-    assert task.logs.asked_for == []
+    assert len(task.logs.asked_for) == 1
+    task.look()
+    assert task.holdings.answered_ms is not None
+    assert task.holdings.advance({}) is None, "a partition set is the word of who holds some of it"
 
 
 def test_what_was_proven_goes_on_over_a_claim_in_time_and_begins_anew_after_a_gap(task: Task, partitions: Partitions) -> None:

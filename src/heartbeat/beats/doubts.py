@@ -44,10 +44,15 @@ class Doubt(NamedTuple):
     behind: int
 
 
-def doubt(held: Mapping[TopicPartition, Watched], now_ms: int, *, agree: bool, paused: bool) -> Doubt | None:
-    """Return why nothing has been proven for two seconds, judged by the partition whose sight is oldest; None if that is not so."""
+def doubt(
+    held: Mapping[TopicPartition, Watched], now_ms: int, *, agree: bool, paused: bool, answered_ms: int | None = None
+) -> Doubt | None:
+    """Return why nothing has been proven for two seconds, judged by the partition whose sight is oldest; None if that is not so.
+
+    ``answered_ms`` is when the question was asked that Kafka answered last. Who holds nothing proves nothing, and can say only that.
+    """
     if not held:
-        return None
+        return Doubt(BROKER, 0) if answered_ms is not None and now_ms - answered_ms > LONGEST_GAP_MS else None
     if not agree:
         return Doubt(CLOCKS, lag(held))
     oldest = min(held.values(), key=lambda known: max(known.opened_ms, known.sight.until_ms or 0))
@@ -71,7 +76,7 @@ class Doubts:
         self._look = logs.Every(_LOOK_EVERY_S)
         self._say = logs.Every(_SAY_EVERY_S)
 
-    def turn(self, held: Mapping[TopicPartition, Watched], now_s: float) -> None:
+    def turn(self, held: Mapping[TopicPartition, Watched], answered_ms: int | None, now_s: float) -> None:
         """Say why nothing is proven, every two seconds; take it back when that is over.
 
         Raises:
@@ -79,7 +84,7 @@ class Doubts:
         """
         if not self._look.due(now_s):
             return
-        found = doubt(held, self._clock.earlier_ms(), agree=self._clock.agree, paused=self.paused)
+        found = doubt(held, self._clock.earlier_ms(), agree=self._clock.agree, paused=self.paused, answered_ms=answered_ms)
         if found is None:
             if self._said:
                 self._partitions.unsay(self._task)

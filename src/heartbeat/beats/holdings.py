@@ -73,6 +73,7 @@ class Holdings:
         self._since_agreed_ms = -1
         self._topics_new: tuple[dict[str, int], int] | None = None
         self._asked_ms = 0
+        self.answered_ms: int | None = None
         self._skew_log = logs.Every(_SKEW_LOG_S)
 
     # Claim
@@ -223,15 +224,19 @@ class Holdings:
         ahead = {p for p, held in self.held.items() if (held.sight.taken_ms or 0) - now_ms > LONGEST_GAP_MS}
         if ahead:
             raise Reclaim("the clocks were set back: what was proven reaches into the future", ahead)
-        if self.held and not self._logs.asking and not 0 <= now_ms - self._asked_ms < _ASK_EVERY_MS:
+        if not self._logs.asking and not 0 <= now_ms - self._asked_ms < _ASK_EVERY_MS:
+            # Also of no partition: who has lost them all because the brokers are away is the one to say so.
             self._asked_ms = now_ms
+            self.answered_ms = now_ms if self.answered_ms is None else self.answered_ms
             reached = {p: max(held.sight.reached, delivered.get(p, 0)) for p, held in self.held.items()}
             self._logs.ask(_Question(now_ms, reached), list(self.held), {*self._logs.topics, *self._topics})
 
     def _answered(self, survey: Survey) -> None:
         asked: _Question = survey.asked
-        if asked.time_ms <= self._since_agreed_ms:
-            return  # asked for by a clock that we do not believe
+        if survey.topics or survey.ends:
+            self.answered_ms = asked.time_ms
+        if asked.time_ms <= self._since_agreed_ms or not self.held:
+            return  # asked for by a clock that we do not believe, or of nothing
         held = dict(self.held)
         made_anew: set[TopicPartition] = set()
         for partition, end in survey.ends.items():

@@ -161,7 +161,7 @@ class HeartbeatSink(SinkTask):
         if reply is not None:
             self._sources.advanced(reply)
         self._count()
-        self._doubts.turn(self._holdings.held, time.monotonic())
+        self._doubts.turn(self._holdings.held, self._holdings.answered_ms, time.monotonic())
 
     def _count(self) -> None:
         """Count what has come to its end, and only then: a batch that is put again is not to be counted twice."""
