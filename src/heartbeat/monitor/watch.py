@@ -19,7 +19,7 @@ from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Re
 from heartbeat.beats.verdicts import DOWN as DOWNED
 from heartbeat.errors import ConnectError
 from heartbeat.monitor import incidents, vision
-from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip, source_of
+from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip, incident_of, pipeline_of, source_of
 from heartbeat.monitor.incidents import Watched
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
@@ -38,6 +38,8 @@ _FAIL_FRESH_MS: Final = 30_000
 _EXPECT_EVERY_MS: Final = 5_000
 _REMEMBER_EVERY_MS: Final = 1_000
 _REMEMBER_LOG_S: Final = 30.0
+_LONGEST_WAIT_MS: Final = 20_000
+"""How long verdicts wait for the topic's memory: who cannot read it must not fall silent for that."""
 
 
 class Beyond(Protocol):
@@ -113,6 +115,7 @@ class Watch:
         self._stored = False
         self._newest_flip: str | None = None
         self._lost_after: str | None = None
+        self._lost_at_ms = 0
         self._kept: bytes | None = None
         self._unwritten: Blindness | None = None
         self._remember_at_ms = 0
@@ -139,11 +142,10 @@ class Watch:
         if turn.proven_ms is not None or self._proven_at_ms is None:
             self._proven_at_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
         self._restore(turn, now_ms)
-        blind = self._see(turn, now_ms)
-        self._judge_fails(turn)
-        self._close_returned(turn)
-        busy = self._judge_silence(turn)
-        self._judge_expected(turn, connectors, now_ms)
+        # What was open before a loss must be open again first, or the same silence could open a second incident.
+        waiting = self._lost_after is not None and now_ms - self._lost_at_ms < _LONGEST_WAIT_MS
+        blind = self._see(turn, now_ms, waiting=waiting)
+        busy = False if waiting else self._judge_all(turn, connectors, now_ms)
         if self._stored:
             self._see_newest(self._index.newest_flip())
         self.look = Look(
@@ -170,7 +172,7 @@ class Watch:
 
     # Sight
 
-    def _see(self, turn: _Turn, now_ms: int) -> Blindness | None:
+    def _see(self, turn: _Turn, now_ms: int, *, waiting: bool) -> Blindness | None:
         """Open the pipeline's incident when sight is lost, end it when everything is proven again."""
         after_ms = round(turn.settings.blind_after_s * 1000)
         moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms or 0, turn.canaries, self._beyond.broker_ms())
@@ -182,8 +184,10 @@ class Watch:
             if kept is not None and _blindness(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
                 self._index.say(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)
             self._unwritten = None
-        elif found is not None and kept is None:
-            kept = self._open(turn, after_ms, found, kept, believed=False)
+        elif found is not None and kept is None and not waiting:
+            # Named by the newest flip, which all monitors have seen, as is what is told while Redis is away (``unwritten``).
+            named = incident_of(self._connector, pipeline_of(self._connector), self.newest_flip_ms or found.since_ms)
+            kept = self._open(turn, after_ms, msgspec.structs.replace(found, incident=named), kept, believed=False)
         elif found is None and kept is not None:
             before = _blindness(kept)
             flip = incidents.sighted_again(self._connector, before, min(now_ms, turn.reading.redis_ms))
@@ -224,7 +228,7 @@ class Watch:
         first = self._newest_flip is None
         lost = not first and order(newest) < order(self._newest_flip or "")
         if first or lost:
-            self._lost_after = newest
+            self._lost_after, self._lost_at_ms = newest, now_ms
             self._remember_at_ms = 0
         if lost and self._kept is not None and turn.reading.blind is None:
             self._index.restore({}, self._kept)
@@ -256,6 +260,13 @@ class Watch:
         self.newest_flip_ms = order(newest)[0]
 
     # Verdicts
+
+    def _judge_all(self, turn: _Turn, connectors: set[str], now_ms: int) -> bool:
+        self._judge_fails(turn)
+        self._close_returned(turn)
+        busy = self._judge_silence(turn)
+        self._judge_expected(turn, connectors, now_ms)
+        return busy
 
     def _judge(self, turn: _Turn, cases: Sequence[Case]) -> list[str]:
         outcomes = self._index.judge(self._terms(turn), cases)
