@@ -11,7 +11,7 @@ import msgspec
 
 from ..broker import Kafka
 from ..forwarder import Forwarder, forwarding
-from ..index import LIFT_MS, SHORT_SESSION, Beats, Index, indexed_config, watching
+from ..index import LIFT_MS, Beats, Index, indexed_config, watching
 from ..parts import HeartbeatWorker, Redis
 from ..programs import eventually
 from ..scenario import Connector, now_ms, unique
@@ -84,7 +84,7 @@ def scene(worker: HeartbeatWorker, broker: Kafka, redis: Redis, **more: Any) -> 
     connector = Connector(worker, broker, name)
     with receiving() as receiver, forwarding(redis.port) as link, watching(redis, name) as index:
         topic = broker.create_topic(name)
-        connector.put(indexed_config(link.port, topic, {"redis.ttl": str(TTL_S), "heartbeat.ttl.max": "600", **SHORT_SESSION}))
+        connector.put(indexed_config(link.port, topic, {"redis.ttl": str(TTL_S), "heartbeat.ttl.max": "600"}))
         tables = settings(link.port, receiver.port, **more)
         try:
             yield Scene(connector, broker, Beats(broker, topic), index, link, receiver, tables)
