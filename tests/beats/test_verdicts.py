@@ -115,7 +115,7 @@ def test_a_look_counts_what_is_due_and_what_is_overdue(connection: Connection) -
     assert (seen.sources, seen.down, seen.due, seen.overdue, seen.blind, seen.ttl_ms) == (4, 1, 3, 2, b"open", 60_000)
     assert seen.newest_flip == ""
     assert seen.proof["t/1/until"] == str(now)
-    bench.verdicts.say(b"flip", now)
+    bench.verdicts.say([(b"flip", now)])
     assert int(bench.verdicts.look(now, 5_000).newest_flip.split("-")[0]) >= now
     assert flips(connection) == [(b"flip", b"", b"%d" % now)]
 

@@ -21,6 +21,7 @@ BYE: Final = "bye"
 """Outcomes a caller cares about; any other says that things are not as they were seen, and is seen anew with the next look."""
 
 _MOST_FAILS: Final = 1_000
+_SAID_AT_ONCE: Final = 1_000
 NEVER_MS: Final = 2**53 - 1
 """Since when somebody is expected that has said goodbye."""
 
@@ -182,9 +183,11 @@ class Verdicts:
         if blind is not None:
             self._connection.call("SET", self.keys.blind, blind, "NX")
 
-    def say(self, flip: bytes, now_ms: int) -> None:
-        """Store a flip that is no verdict."""
-        self._connection.call("XADD", self.keys.flips, "*", "flip", flip, "proven_until_ms", "", "detected_ms", now_ms)
+    def say(self, flips: Sequence[tuple[bytes, int]]) -> None:
+        """Store flips that are no verdicts of now, each with when it was detected; they keep what they say of their proof."""
+        rows = [("XADD", self.keys.flips, "*", "flip", flip, "proven_until_ms", "", "detected_ms", at_ms) for flip, at_ms in flips]
+        for first in range(0, len(rows), _SAID_AT_ONCE):
+            self._connection.calls(*rows[first : first + _SAID_AT_ONCE])
 
     def expect(self, sources: Collection[str], now_ms: int) -> dict[str, int]:
         """Make exactly these sources the declared ones; return since when each is expected."""

@@ -14,6 +14,7 @@ from heartbeat.monitor.canary import Canaries, Partition
 from heartbeat.monitor.cluster import Cluster
 from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
+from heartbeat.monitor.losses import LATELY_MS
 from heartbeat.monitor.settings import Kafka
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class KafkaSide:
         return self.cluster.reachable(self._clock())
 
     def remember(self, connector: str, after: str) -> Sequence[Flip] | None:
-        """Return the flips of incidents still open that were stored after this stream id; None if no topic keeps them.
+        """Return each source's newest flip, the oldest first, where it was stored after this stream id: of incidents that are open, and of
+        those that ended lately; None if no topic keeps them.
 
         Raises:
             RetriableError: the topic is being read; ask again.
@@ -73,13 +75,13 @@ class KafkaSide:
             return None
         wanted_s = self._wanted_s.setdefault(connector, time.monotonic())
         if self._reading is None or (self._reading[1].done() and self._reading[0] < wanted_s):
-            self._reading = time.monotonic(), self._reader.submit(self._topic.remember, _REMEMBER_S)
+            self._reading = time.monotonic(), self._reader.submit(self._topic.remember, _REMEMBER_S, self._clock() - LATELY_MS)
         begun_s, reading = self._reading
         if not reading.done() or begun_s < wanted_s:
             raise RetriableError("the topic of flips is being read")
         del self._wanted_s[connector]
-        found = reading.result().get(connector, {})
-        return [recorded.flip for recorded in found.values() if order(recorded.id) > order(after)]
+        found = sorted(reading.result().get(connector, {}).values(), key=lambda recorded: order(recorded.id))
+        return [recorded.flip for recorded in found if order(recorded.id) > order(after)]
 
     def forget(self, connector: str) -> None:
         """Take a deleted connector out of the topic's memory, when Kafka answers."""

@@ -15,10 +15,11 @@ from heartbeat.beats.connection import Connection
 from heartbeat.beats.verdicts import Verdicts
 from heartbeat.errors import ConnectError, RetriableError
 from heartbeat.monitor.flips import Flip, incident_of, pipeline_of
+from heartbeat.monitor.losses import Beyond
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Settings
 from heartbeat.monitor.vision import REDIS, Blindness
-from heartbeat.monitor.watch import Beyond, Look, Watch
+from heartbeat.monitor.watch import Look, Watch
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from heartbeat.beats.stream_ids import order
 from heartbeat.errors import RetriableError
 from heartbeat.monitor.cluster import Cluster
 from heartbeat.monitor.flips import Flip, printable
@@ -83,10 +84,11 @@ class FlipsTopic:
         """
         self.tombstones([(connector, source) for source in self.remember(timeout_s).get(connector, {})])
 
-    def remember(self, timeout_s: float) -> Mapping[str, Mapping[str, Recorded]]:
+    def remember(self, timeout_s: float, ended_since_ms: int | None = None) -> Mapping[str, Mapping[str, Recorded]]:
         """Return what opened the incidents that are open as the topic has it, by connector and source; nothing if there is no topic.
 
-        It takes as much memory as there are open incidents, however many records there are.
+        With ``ended_since_ms`` also what has ended incidents since then. It takes as much memory as it returns, however many records
+        there are.
 
         Raises:
             RetriableError: the topic could not be read to its end in time.
@@ -99,10 +101,11 @@ class FlipsTopic:
             flip = None if record.value is None else _decoded(record)
             if flip is None and record.value is not None:
                 unread += 1
-            elif flip is not None and flip.opens:
-                memory[key] = Recorded(flip, dict(record.headers).get(ID_HEADER, b"").decode("ascii", "replace"))
-            else:
-                memory.pop(key, None)
+                continue
+            memory.pop(key, None)
+            stream_id = dict(record.headers).get(ID_HEADER, b"").decode("ascii", "replace")
+            if flip is not None and (flip.opens or (ended_since_ms is not None and order(stream_id)[0] >= ended_since_ms)):
+                memory[key] = Recorded(flip, stream_id)
         if unread:
             log.warning("%d records of topic %s are no flips: they are passed over", unread, self.name)
         found: dict[str, dict[str, Recorded]] = {}

@@ -8,19 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from heartbeat import logs
 from heartbeat.beats.keyspace import Info
-from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Reading, Returned, Terms, Verdicts
 from heartbeat.beats.verdicts import DOWN as DOWNED
-from heartbeat.errors import ConnectError
 from heartbeat.monitor import incidents, vision
-from heartbeat.monitor.flips import BLIND, DOWN, FAIL, NEVER_SEEN, SILENCE, Flip, incident_of, pipeline_of, source_of
+from heartbeat.monitor.flips import FAIL, NEVER_SEEN, SILENCE, Flip, incident_of, pipeline_of
 from heartbeat.monitor.incidents import Watched
+from heartbeat.monitor.losses import Beyond, Losses
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
 from heartbeat.monitor.vision import Blindness, Moment, Part, Vision
@@ -36,30 +34,6 @@ _DOWN_AT_ONCE: Final = 2_000
 _FAIL_FRESH_MS: Final = 30_000
 """For so long a fail is told although beats have followed it."""
 _EXPECT_EVERY_MS: Final = 5_000
-_REMEMBER_EVERY_MS: Final = 1_000
-_REMEMBER_LOG_S: Final = 30.0
-_LONGEST_WAIT_MS: Final = 20_000
-"""How long verdicts wait for the topic's memory: who cannot read it must not fall silent for that."""
-
-
-class Beyond(Protocol):
-    """What is known beside Redis: Kafka's own word, where the settings name a broker."""
-
-    def canaries_required(self, connector: str) -> bool:
-        """Tell whether a canary of every partition can be asked for."""
-
-    def broker_ms(self) -> int | None:
-        """Return when the broker last answered us, None if nobody asks it."""
-
-    def remember(self, connector: str, after: str) -> Sequence[Flip] | None:
-        """Return the flips of incidents still open that were stored after this stream id; None if no topic keeps them.
-
-        Raises:
-            ConnectError: they could not be read now.
-        """
-
-    def forget(self, connector: str) -> None:
-        """Forget a connector that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +80,23 @@ class Watch:
     def __init__(self, index: Verdicts, connector: str, beyond: Beyond, clock: Callable[[], int]) -> None:
         self.look = Look()
         self.lost = False
-        self.newest_flip_ms = 0
         self._index = index
         self._connector = connector
         self._beyond = beyond
         self._clock = clock
         self._proven_at_ms: int | None = None
         self._stored = False
-        self._newest_flip: str | None = None
-        self._lost_after: str | None = None
-        self._lost_at_ms = 0
+        self._losses = Losses(index, connector, beyond)
         self._kept: bytes | None = None
         self._unwritten: Blindness | None = None
-        self._remember_at_ms = 0
-        self._remember_log = logs.Every(_REMEMBER_LOG_S)
         self._expect_at_ms = 0
         self._first_due = 0
         self._first_down = 0
+
+    @property
+    def newest_flip_ms(self) -> int:
+        """Return when the newest flip was stored that has been seen here."""
+        return self._losses.newest_flip_ms
 
     # One turn
 
@@ -141,13 +115,14 @@ class Watch:
         turn = _Turn(settings, rules, reading, seen, canaries, seen.proven_ms(reading.redis_ms, now_ms, canaries=canaries))
         if turn.proven_ms is not None or self._proven_at_ms is None:
             self._proven_at_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
-        self._restore(turn, now_ms)
+        self._losses.turn(reading, now_ms, self._kept, self.look.down)
         # What was open before a loss must be open again first, or the same silence could open a second incident.
-        waiting = self._lost_after is not None and now_ms - self._lost_at_ms < _LONGEST_WAIT_MS
+        waiting = self._losses.waiting(now_ms)
         blind = self._see(turn, now_ms, waiting=waiting)
         busy = False if waiting else self._judge_all(turn, connectors, now_ms)
         if self._stored:
-            self._see_newest(self._index.newest_flip())
+            self._stored = False
+            self._losses.see(self._index.newest_flip())
         self.look = Look(
             reading.redis_ms,
             reading.ttl_ms,
@@ -182,11 +157,11 @@ class Watch:
             found = self._unwritten
             kept = self._open(turn, after_ms, found, kept, believed=True)
             if kept is not None and _blindness(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
-                self._index.say(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)
+                self._index.say([(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)])
             self._unwritten = None
         elif found is not None and kept is None and not waiting:
             # Named by the newest flip, which all monitors have seen, as is what is told while Redis is away (``unwritten``).
-            named = incident_of(self._connector, pipeline_of(self._connector), self.newest_flip_ms or found.since_ms)
+            named = incident_of(self._connector, pipeline_of(self._connector), self._losses.newest_flip_ms or found.since_ms)
             kept = self._open(turn, after_ms, msgspec.structs.replace(found, incident=named), kept, believed=False)
         elif found is None and kept is not None:
             before = _blindness(kept)
@@ -219,45 +194,6 @@ class Watch:
     def closing(self, now_ms: int) -> Flip | None:
         """Return what is to be told when the connector is deleted: its incident goes with it, and those who were told of it wait."""
         return None if self._kept is None else incidents.sighted_again(self._connector, _blindness(self._kept), now_ms)
-
-    # After a loss
-
-    def _restore(self, turn: _Turn, now_ms: int) -> None:
-        """Bring back what this Redis has lost: its newest flip is older than the newest one that we, or the topic, have seen."""
-        newest, before_ms = turn.reading.newest_flip, self.newest_flip_ms
-        first = self._newest_flip is None
-        lost = not first and order(newest) < order(self._newest_flip or "")
-        if first or lost:
-            self._lost_after, self._lost_at_ms = newest, now_ms
-            self._remember_at_ms = 0
-        if lost and self._kept is not None and turn.reading.blind is None:
-            self._index.restore({}, self._kept)
-        self._see_newest(newest)
-        if self._lost_after is None or now_ms < self._remember_at_ms:
-            return
-        try:
-            open_flips = self._beyond.remember(self._connector, self._lost_after)
-        except ConnectError as error:
-            self._remember_at_ms = now_ms + _REMEMBER_EVERY_MS
-            if self._remember_log.due(now_ms / 1000):
-                log.info("What was found of %s before is not known yet: %s", self._connector, error)
-            return
-        self._lost_after = None
-        if open_flips is None:
-            if not first and self.look.down:
-                self._index.say(_json(incidents.forgotten(self._connector, self.look.down, before_ms)), now_ms)
-            return
-        blind = next((flip for flip in open_flips if flip.to == BLIND), None)
-        down = {source_of(flip): flip.deadline_ms for flip in open_flips if flip.to == DOWN and flip.deadline_ms is not None}
-        if down or blind:
-            kept = None if blind is None else _json(Blindness("", blind.message, blind.at_ms, incident=blind.incident))
-            self._index.restore(down, kept)
-            log.warning("Redis had lost %d open incident(s) of %s: brought back from the topic", len(open_flips), self._connector)
-
-    def _see_newest(self, newest: str) -> None:
-        self._stored = False
-        self._newest_flip = newest
-        self.newest_flip_ms = order(newest)[0]
 
     # Verdicts
 

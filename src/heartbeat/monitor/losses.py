@@ -1,0 +1,113 @@
+"""What a Redis has lost of verdicts, and how it comes back: from the topic of flips, as far as there is one.
+
+Every verdict is stored with a flip, so a newest flip that is older than one we, or the topic, have seen tells of a loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from heartbeat import logs
+from heartbeat.beats.stream_ids import order
+from heartbeat.beats.verdicts import Reading, Verdicts
+from heartbeat.errors import ConnectError
+from heartbeat.monitor import incidents
+from heartbeat.monitor.flips import BLIND, DOWN, Flip, source_of
+from heartbeat.monitor.vision import Blindness
+
+log = logging.getLogger(__name__)
+
+LATELY_MS: Final = 600_000
+"""What was found so long ago at most, and lost, may not have been told: it is told again, under its key."""
+_ASK_EVERY_MS: Final = 1_000
+_LOG_S: Final = 30.0
+_LONGEST_WAIT_MS: Final = 20_000
+"""How long verdicts wait for the topic's memory: who cannot read it must not fall silent for that."""
+
+
+class Beyond(Protocol):
+    """What is known beside Redis: Kafka's own word, where the settings name a broker."""
+
+    def canaries_required(self, connector: str) -> bool:
+        """Tell whether a canary of every partition can be asked for."""
+
+    def broker_ms(self) -> int | None:
+        """Return when the broker last answered us, None if nobody asks it."""
+
+    def remember(self, connector: str, after: str) -> Sequence[Flip] | None:
+        """Return each source's newest flip, the oldest first, where it was stored after this stream id: of incidents that are open, and of
+        those that ended lately; None if no topic keeps them.
+
+        Raises:
+            ConnectError: they could not be read now; ask again.
+        """
+
+    def forget(self, connector: str) -> None:
+        """Forget a connector that was deleted."""
+
+
+class Losses:
+    """What one connector's index has lost; its watch's alone."""
+
+    def __init__(self, index: Verdicts, connector: str, beyond: Beyond) -> None:
+        self.newest_flip_ms = 0
+        self._index = index
+        self._connector = connector
+        self._beyond = beyond
+        self._newest_flip: str | None = None
+        self._lost_after: str | None = None
+        self._lost_at_ms = 0
+        self._ask_at_ms = 0
+        self._log = logs.Every(_LOG_S)
+
+    def waiting(self, now_ms: int) -> bool:
+        """Tell whether what was open may not be open again yet: until then the same silence could open a second incident."""
+        return self._lost_after is not None and now_ms - self._lost_at_ms < _LONGEST_WAIT_MS
+
+    def see(self, newest: str) -> None:
+        """Take note of the newest flip's id."""
+        self._newest_flip = newest
+        self.newest_flip_ms = order(newest)[0]
+
+    def turn(self, reading: Reading, now_ms: int, kept: bytes | None, down: int) -> None:
+        """Bring back what has been lost since the last turn, when ``kept`` was the pipeline's incident and so many were down.
+
+        Raises:
+            ConnectError: as ``Verdicts`` does.
+        """
+        newest, before_ms = reading.newest_flip, self.newest_flip_ms
+        first = self._newest_flip is None
+        lost = not first and order(newest) < order(self._newest_flip or "")
+        if first or lost:
+            self._lost_after, self._lost_at_ms = newest, now_ms
+            self._ask_at_ms = 0
+        if lost and kept is not None and reading.blind is None:
+            self._index.restore({}, kept)
+        self.see(newest)
+        if self._lost_after is None or now_ms < self._ask_at_ms:
+            return
+        try:
+            flips = self._beyond.remember(self._connector, self._lost_after)
+        except ConnectError as error:
+            self._ask_at_ms = now_ms + _ASK_EVERY_MS
+            if self._log.due(now_ms / 1000):
+                log.info("What was found of %s before is not known yet: %s", self._connector, error)
+            return
+        self._lost_after = None
+        if flips:
+            self._bring_back(flips, now_ms)
+        elif flips is None and not first and down:
+            self._index.say([(msgspec.json.encode(incidents.forgotten(self._connector, down, before_ms)), now_ms)])
+
+    def _bring_back(self, flips: Sequence[Flip], now_ms: int) -> None:
+        blind = next((flip for flip in flips if flip.to == BLIND), None)
+        kept = None if blind is None else msgspec.json.encode(Blindness("", blind.message, blind.at_ms, incident=blind.incident))
+        self._index.restore({source_of(flip): flip.deadline_ms for flip in flips if flip.to == DOWN and flip.deadline_ms is not None}, kept)
+        # Whether a channel had them nobody knows: they are told again, under the same keys.
+        lately = [flip for flip in flips if (flip.detected_ms or 0) > now_ms - LATELY_MS]
+        self._index.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in lately])
+        log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", len(flips), self._connector)
