@@ -145,8 +145,8 @@ def test_sources_of_several_connectors_are_named_with_them() -> None:
     assert text_of([down("a"), down("a", connector="valves")]).splitlines() == ["2 DOWN", "DOWN: pumps/a, valves/a"]
 
 
-def test_a_message_holds_five_thousand_flips_and_the_rest_goes_into_the_next() -> None:
-    messages = compose("ops", [down(str(number)) for number in range(12_000)], NOTHING)
+def test_a_message_holds_ten_thousand_flips_and_the_rest_goes_into_the_next() -> None:
+    messages = compose("ops", [down(str(number)) for number in range(22_000)], NOTHING)
     assert [len(message.flips) for message in messages] == [MOST_FLIPS, MOST_FLIPS, 2_000]
     assert len({message.key for message in messages}) == 3
 

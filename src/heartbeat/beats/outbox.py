@@ -16,6 +16,7 @@ from heartbeat.beats import outbox_scripts as scripts
 from heartbeat.beats.connection import Argument, Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.stream_ids import order
+from heartbeat.beats.verdicts import Verdicts
 
 LEASE_MS: Final = 10_000
 """How long a deliverer that falls silent keeps its channel. Renewed before each sending, which must take less than this."""
@@ -150,6 +151,10 @@ class Outbox:
         key = Keys(connector).down
         count, reply = self._connection.calls(("ZCARD", key), ("ZRANGE", key, 0, most - 1, "WITHSCORES"))
         return count, [(_text(source), int(float(score))) for source, score in zip(reply[::2], reply[1::2], strict=True)]
+
+    def index(self, connector: str) -> Verdicts:
+        """Return a connector's verdicts, over the same connection."""
+        return Verdicts(self._connection, connector)
 
     def log(self, line: bytes) -> None:
         """Note an attempt at the head of the channel's delivery log."""

@@ -134,6 +134,19 @@ class Verdicts:
         """Return the deadlines that the index holds."""
         return self._found("ZMSCORE", self.keys.deadlines, sources, lambda score: int(float(score)))
 
+    def judged(self, sources: Sequence[str]) -> dict[str, int]:
+        """Return the deadlines on which those of these sources that are down were judged."""
+        return self._found("ZMSCORE", self.keys.down, sources, lambda score: int(float(score)))
+
+    def blind_kept(self) -> bytes | None:
+        """Return the pipeline's open incident as it is kept."""
+        kept: bytes | None = self._connection.call("GET", self.keys.blind)
+        return kept
+
+    def has_flips(self, ids: Sequence[str]) -> list[bool]:
+        """Tell which of these entries the stream of flips still has."""
+        return [bool(found) for found in self._connection.calls(*(("XRANGE", self.keys.flips, id_, id_) for id_ in ids))] if ids else []
+
     def infos(self, sources: Sequence[str]) -> dict[str, Info]:
         """Return what is kept of these sources; what cannot be read is nothing."""
         found = self._found("HMGET", self.keys.info, sources, _info)

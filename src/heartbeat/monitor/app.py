@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _TICK_S: Final = 0.4
 _CANARY_TURN_S: Final = 0.2
 _RECORD_TURN_S: Final = 0.5
+_SETTLE_EVERY_S: Final = 2.0
 _TRIM_EVERY_S: Final = 10.0
 _READ_SETTINGS_EVERY_S: Final = 1.0
 _STOP_S: Final = 2.0
@@ -108,9 +109,13 @@ class Monitor:
         """Apply settings that have changed; return how long to wait."""
         before = self.live
         if self._watched.turn():
-            for name in ("redis", "kafka"):
-                if getattr(before, name) != getattr(self.live, name):
-                    log.warning("[%s] has changed: that takes effect when the monitor is started again", name)
+            for name, was, now in (
+                ("[redis]", before.redis, self.live.redis),
+                ("[kafka]", before.kafka, self.live.kafka),
+                ("listen", before.monitor.listen, self.live.monitor.listen),
+            ):
+                if was != now:
+                    log.warning("%s has changed: that takes effect when the monitor is started again", name)
             self.rules = Rules(self.live)
             self._follow_channels()
         return _READ_SETTINGS_EVERY_S
@@ -189,7 +194,9 @@ class Monitor:
         for key in wanted:
             if key not in self._deliverers:
                 channel = key[0]
-                outbox, pace = Outbox(Connection(self._server), channel.name), Pace(group_wait_s=group_wait_s)
+                outbox = Outbox(Connection(self._server), channel.name)
+                # Without a topic nothing is kept for longer than Redis keeps it, and one message says so.
+                pace = Pace(group_wait_s, settle_every_s=_SETTLE_EVERY_S if self._recorder is not None else 0.0)
                 with contextlib.suppress(ConnectError):  # Redis is away: nothing can be stored that this channel would miss
                     outbox.lease()
                 self._deliverers[key] = Deliverer(channel.name, open_channel(channel), outbox, lambda: self.rules, pace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -52,8 +51,8 @@ class KafkaSide:
         self._clock = clock
         self._topic = FlipsTopic(settings, self.cluster) if settings.flips_topic else None
         self._reader = ThreadPoolExecutor(1, "memory")
-        self._reading: tuple[float, Future[Memory]] | None = None
-        self._wanted_s: dict[str, float] = {}
+        self._reading: tuple[dict[str, str], Future[Memory]] | None = None
+        self._wanted: dict[str, str] = {}
 
     def canaries_required(self, connector: str) -> bool:
         """Tell whether a canary of every partition can be asked for."""
@@ -73,15 +72,20 @@ class KafkaSide:
         """
         if self._topic is None:
             return None
-        wanted_s = self._wanted_s.setdefault(connector, time.monotonic())
-        if self._reading is None or (self._reading[1].done() and self._reading[0] < wanted_s):
-            self._reading = time.monotonic(), self._reader.submit(self._topic.remember, _REMEMBER_S, self._clock() - LATELY_MS)
-        begun_s, reading = self._reading
-        if not reading.done() or begun_s < wanted_s:
+        self._wanted[connector] = after
+        if self._reading is None:
+            asked = dict(self._wanted)
+            self._reading = asked, self._reader.submit(self._topic.remember, _REMEMBER_S, self._clock() - LATELY_MS, asked)
+        asked, reading = self._reading
+        if not reading.done():
             raise RetriableError("the topic of flips is being read")
-        del self._wanted_s[connector]
-        found = sorted(reading.result().get(connector, {}).values(), key=lambda recorded: order(recorded.id))
-        return [recorded.flip for recorded in found if order(recorded.id) > order(after)]
+        if asked.get(connector) != after or reading.exception() is not None:
+            self._reading = None  # it was asked about others, or of another loss, or did not answer: once more
+            raise RetriableError(str(reading.exception() or "the topic of flips is read once more"))
+        found = reading.result().get(connector, {})
+        del self._wanted[connector]
+        self._reading = self._reading if self._wanted else None
+        return [recorded.flip for recorded in sorted(found.values(), key=lambda recorded: order(recorded.id))]
 
     def forget(self, connector: str) -> None:
         """Take a deleted connector out of the topic's memory, when Kafka answers."""

@@ -18,7 +18,6 @@ import logging
 import random
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -32,9 +31,9 @@ from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
 from heartbeat.monitor.channels import Channel
 from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of, printable
 from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss, visible
+from heartbeat.monitor.told import Sent, Told
 
 MOST_READ: Final = 10_000
-_MOST_REMEMBERED: Final = 20_000
 _MOST_TOLD: Final = 1_000
 _PAUSE_S: Final = 0.5
 _STOP_S: Final = 5.0
@@ -68,12 +67,13 @@ class Rules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When things are done; clocks and chance are arguments."""
+    """When things are done; clocks and chance are arguments. With ``settle_every_s`` of 0 what was told is never held against Redis."""
 
     group_wait_s: float = 2.0
     monotonic_s: Callable[[], float] = time.monotonic
     wall_s: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
+    settle_every_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ class Deliverer:
         self._rules = rules
         self._pace = pace or Pace()
         self.state = DelivererState(name)
-        self._sent: OrderedDict[str, str] = OrderedDict()
+        self._sent = Told()
+        self._ids: dict[str, str] = {}
+        self._settling = Every(self._pace.settle_every_s)
         self._told: tuple[Flip, ...] = ()
         self._telling = threading.Lock()
         self._away = Every(_AWAY_LINE_EVERY_S)
@@ -157,8 +159,10 @@ class Deliverer:
             return min(_PAUSE_S, self._retry_at_s - now_s)
         try:
             entries = self._outbox.read(MOST_READ) if reachable else []
-            told, flips = self._told, self._ours(filter(None, map(flip_of, entries)))
-            messages = compose(self._name, [*told, *flips], self._sent, self._most)
+            read = {flip.key: (flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None}
+            self._ids = {key: id_ for key, (_, id_) in read.items()}
+            told, flips = self._told, self._ours(flip for flip, _ in read.values())
+            messages = compose(self._name, [*told, *flips], self._sent.keys, self._most)
             self._pend(messages, entries)
             wait_s = 0.0 if told else self._wait_s(entries, messages)
             if wait_s:
@@ -168,6 +172,8 @@ class Deliverer:
                 if entries and not self._outbox.advance(entries):
                     log.warning("Channel %s was taken over, or put elsewhere: it goes on from where it is now", visible(self._name))
                 self._pend((), ())
+                if reachable and not entries and self._pace.settle_every_s and self._settling.due(now_s):
+                    self._sent.settle(self._outbox.index, lambda: bool(self._outbox.read(1)), int(1000 * self._pace.wall_s()))
                 return 0.0 if len(entries) == MOST_READ else _PAUSE_S
         except ConnectError as error:
             self._redis_away(error, now_s)
@@ -228,11 +234,7 @@ class Deliverer:
             pause_s = backoff_s(self.state.failures, self._pace.chance()) if wish_s is None else min(wish_s, _MOST_RETRY_AFTER_S)
             self._retry_at_s = self._pace.monotonic_s() + max(pause_s, _LEAST_BACKOFF_S)
             return False
-        for flip in message.flips:
-            self._sent[flip.incident] = flip.key
-            self._sent.move_to_end(flip.incident)
-        while len(self._sent) > _MOST_REMEMBERED:
-            self._sent.popitem(last=False)
+        self._sent.note(Sent(flip, self._ids.get(flip.key, "")) for flip in message.flips)
         return True
 
     def _note(self, delivery: Delivery) -> None:

@@ -84,11 +84,13 @@ class FlipsTopic:
         """
         self.tombstones([(connector, source) for source in self.remember(timeout_s).get(connector, {})])
 
-    def remember(self, timeout_s: float, ended_since_ms: int | None = None) -> Mapping[str, Mapping[str, Recorded]]:
+    def remember(
+        self, timeout_s: float, ended_since_ms: int | None = None, after: Mapping[str, str] | None = None
+    ) -> Mapping[str, Mapping[str, Recorded]]:
         """Return what opened the incidents that are open as the topic has it, by connector and source; nothing if there is no topic.
 
-        With ``ended_since_ms`` also what has ended incidents since then. It takes as much memory as it returns, however many records
-        there are.
+        With ``ended_since_ms`` also what has ended incidents since then; with ``after`` only of these connectors, and what was stored
+        after these ids. It takes as much memory as it returns, however many records there are.
 
         Raises:
             RetriableError: the topic could not be read to its end in time.
@@ -104,7 +106,9 @@ class FlipsTopic:
                 continue
             memory.pop(key, None)
             stream_id = dict(record.headers).get(ID_HEADER, b"").decode("ascii", "replace")
-            if flip is not None and (flip.opens or (ended_since_ms is not None and order(stream_id)[0] >= ended_since_ms)):
+            if flip is None or not (flip.opens or (ended_since_ms is not None and order(stream_id)[0] >= ended_since_ms)):
+                continue
+            if after is None or (flip.connector in after and order(stream_id) > order(after[flip.connector])):
                 memory[key] = Recorded(flip, stream_id)
         if unread:
             log.warning("%d records of topic %s are no flips: they are passed over", unread, self.name)

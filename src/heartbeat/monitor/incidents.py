@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +85,50 @@ def went_blind(connector: str, blindness: Blindness) -> Flip:
 def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
     """Return what is stored when everything is proven freshly again."""
     return _of_pipeline(connector, blindness, flips.SIGHTED, now_ms, f"{blindness.stage}: everything is proven again")
+
+
+def dropped(opened: Flip, now_ms: int) -> Flip:
+    """Return what ends an incident whose source is watched no more: the connector's topics or template changed, or room was needed."""
+    to, reason = (flips.SIGHTED, flips.REASON_SIGHTED) if opened.to == flips.BLIND else (flips.PAUSED, flips.BYE)
+    return msgspec.structs.replace(
+        opened,
+        key=flips.key_of(opened.incident, to),
+        from_=opened.to,
+        to=to,
+        reason=reason,
+        at_ms=now_ms,
+        detected_ms=now_ms,
+        message="it is watched no more",
+        down_ms=max(0, now_ms - opened.at_ms),
+    )
+
+
+def superseded(opened: Flip, judged_ms: int) -> Flip:
+    """Return what ends an incident whose source has been judged on another deadline since: it has beaten in between."""
+    beat_ms = judged_ms - ((opened.deadline_ms or 0) - (opened.last_beat_ms or opened.deadline_ms or 0))
+    return msgspec.structs.replace(
+        opened,
+        key=flips.key_of(opened.incident, flips.UP),
+        from_=flips.DOWN,
+        to=flips.UP,
+        reason=flips.RECOVERED,
+        at_ms=beat_ms,
+        last_beat_ms=beat_ms,
+        detected_ms=None,
+        down_ms=max(0, beat_ms - opened.at_ms),
+    )
+
+
+def reopened(lost: Iterable[Flip]) -> tuple[dict[str, int], bytes | None]:
+    """Return what makes incidents open again: who is down on which deadline, and the pipeline's, as they are kept."""
+    down: dict[str, int] = {}
+    kept = None
+    for flip in lost:
+        if flip.to == flips.DOWN and flip.deadline_ms is not None:
+            down[flips.source_of(flip)] = flip.deadline_ms
+        elif flip.to == flips.BLIND:
+            kept = msgspec.json.encode(Blindness("", flip.message, flip.at_ms, incident=flip.incident))
+    return down, kept
 
 
 def forgotten(connector: str, many: int, newest_flip_ms: int) -> Flip:

@@ -16,8 +16,7 @@ from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Reading, Verdicts
 from heartbeat.errors import ConnectError
 from heartbeat.monitor import incidents
-from heartbeat.monitor.flips import BLIND, DOWN, Flip, source_of
-from heartbeat.monitor.vision import Blindness
+from heartbeat.monitor.flips import Flip
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +103,7 @@ class Losses:
             self._index.say([(msgspec.json.encode(incidents.forgotten(self._connector, down, before_ms)), now_ms)])
 
     def _bring_back(self, flips: Sequence[Flip], now_ms: int) -> None:
-        blind = next((flip for flip in flips if flip.to == BLIND), None)
-        kept = None if blind is None else msgspec.json.encode(Blindness("", blind.message, blind.at_ms, incident=blind.incident))
-        self._index.restore({source_of(flip): flip.deadline_ms for flip in flips if flip.to == DOWN and flip.deadline_ms is not None}, kept)
+        self._index.restore(*incidents.reopened(flips))
         # Whether a channel had them nobody knows: they are told again, under the same keys.
         lately = [flip for flip in flips if (flip.detected_ms or 0) > now_ms - LATELY_MS]
         self._index.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in lately])

@@ -15,7 +15,7 @@ import msgspec
 
 from heartbeat.monitor.flips import BLIND, BYE, DOWN, FAIL, NEVER_SEEN, PAUSED, SIGHTED, UP, Flip
 
-MOST_FLIPS: Final = 5_000
+MOST_FLIPS: Final = 10_000
 """Flips in one message."""
 _NAMED: Final = 20
 _MOST_NAME: Final = 120

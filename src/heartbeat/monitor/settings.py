@@ -71,7 +71,7 @@ class Kafka(msgspec.Struct, frozen=True):
 
     bootstrap_servers: Text
     canary: bool = True
-    canary_every_s: Annotated[float, Meta(ge=0.5, le=3600)] = 2.0
+    canary_every_s: Annotated[float, Meta(ge=0.5, le=3600)] = 1.0
     flips_topic: str = "heartbeat-flips"
     """Empty: none."""
     properties: dict[str, str] = {}
