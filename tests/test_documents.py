@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 ENGLISH = ROOT / "README.md"
 KOREAN = ROOT / "README.ko.md"
 ORIGINAL = ROOT / "docs" / "original.md"
+MONITOR = ROOT / "docs" / "monitor.md"
 DOCUMENTS = (ENGLISH, KOREAN, *sorted((ROOT / "docs").rglob("*.md")))
 SEED = ROOT.parent / "shared" / "seed"
 
@@ -46,6 +47,8 @@ NOT_REPOSITORY = (".cache/", "connector/", "hb:", "org.")
 """How names begin that look like files of this repository and are none: made at run time, or of the original."""
 NOT_FILES = {"worker.properties", "connector.json", "connector.properties", "requirements.in"}
 
+TYPED_AS_A_WHOLE = ("tour", "alert")
+"""Parts of the README that tests/real/test_readme.py and test_readme_alert.py type from their first block to their last."""
 TYPED_ELSEWHERE = {
     "docker compose -f docker-compose.yml -f compose.kraft.yml up -d": ("tests/real/compose/test_compose_kraft.py", '"compose.kraft.yml"'),
     "docker compose exec test-runner /scripts/check-redis.sh": ("tests/scripts/test_script_redis.py", "check-redis.sh"),
@@ -80,6 +83,10 @@ TYPED_ELSEWHERE = {
         "tests/real/test_backtest.py",
         '"backtest", "--bootstrap-server"',
     ),
+    "bash scripts/install.sh run": ("run.sh", "scripts/install.sh run"),
+    ".venv/bin/heartbeat monitor --check config/monitor.toml": ("tests/test_monitor_document.py", '"config" / "monitor.toml"'),
+    ".venv/bin/heartbeat monitor config/monitor.toml": ("tests/real/chaos/monitor.py", 'heartbeat_argv("monitor"'),
+    ".venv/bin/heartbeat status": ("tests/real/test_readme_alert.py", '"heartbeat status"'),
     **dict.fromkeys(
         (
             'echo "backup" | kcat -P -b localhost:9092 -t heartbeat-topic -H hb-status=fail -H hb-run=4711 -H "hb-message=disk full"',
@@ -196,7 +203,7 @@ def is_file_of_ours(name: str) -> bool:
     return bool(re.match(r"(?:src|tests|docs|scripts|config|docker|bench)/", name) or re.search(r"\.(?:py|sh|md|ya?ml|json|toml)$", name))
 
 
-@pytest.mark.parametrize("document", [ENGLISH, KOREAN, ORIGINAL], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [ENGLISH, KOREAN, ORIGINAL, MONITOR], ids=lambda path: path.name)
 def test_every_file_that_is_named_exists(document: Path) -> None:
     named = [name.split("::")[0] for name in CODE.findall(prose(document))]
     ours = [name for name in named if is_file_of_ours(name)]
@@ -222,12 +229,11 @@ def test_every_file_of_the_drawn_tree_exists() -> None:
 
 def test_every_command_of_the_readme_is_typed_by_a_test() -> None:
     text = ENGLISH.read_text(encoding="utf-8")
-    typed_here = text.split("<!-- tour")[1].split("<!-- end of tour")[0]  # tests/real/test_readme.py types this part
+    for name in TYPED_AS_A_WHOLE:
+        text = text.replace(text.split(f"<!-- {name}")[1].split(f"<!-- end of {name}")[0], "")
     original = "".join(block.text for block in BLOCKS) + "\n".join(step.command for step in SUPPORT)
     known = {line.strip() for line in original.splitlines()} | set(TYPED_ELSEWHERE)
-    lines = [
-        line.strip() for language, block in FENCE.findall(text.replace(typed_here, "")) if language == "bash" for line in block.splitlines()
-    ]
+    lines = [line.strip() for language, block in FENCE.findall(text) if language == "bash" for line in block.splitlines()]
     assert [line for line in lines if line not in known] == []
     assert set(TYPED_ELSEWHERE) <= set(lines)
     assert [path for path, words in TYPED_ELSEWHERE.values() if words not in (ROOT / path).read_text(encoding="utf-8")] == []

@@ -37,7 +37,7 @@ def embedded() -> Iterator[None]:
 @pytest.mark.usefixtures("embedded")
 def test_the_tour_of_the_readme_works_from_its_first_command_to_its_last() -> None:
     blocks = [bash(block) for block in re.findall(r"```bash\n(.*?)```", TOUR, re.DOTALL)]
-    started, status, created, beat, restarted, changed, silence, recovery, scripts, end = blocks
+    started, status, created, beat, states, restarted, changed, silence, recovery, scripts, end = blocks
     shown = re.search(r"```json\n(.*?)\n```", TOUR)
     assert shown is not None
     assert "Running in the background" in started
@@ -47,6 +47,7 @@ def test_the_tour_of_the_readme_works_from_its_first_command_to_its_last() -> No
     assert "partition 0" in sent
     assert len(value) == 13
     assert 0 < int(ttl_s) <= 60
+    assert re.search(r"^heartbeat +UP ", states, re.MULTILINE)
     assert restarted == ""
     assert '"redis.ttl":"4"' in changed
     assert silence == "-2"
