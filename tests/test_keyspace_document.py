@@ -35,7 +35,7 @@ TOKEN = "b3d94f60a1c7e528"
 FIRST, SECOND = TopicPartition("beats", 0), TopicPartition("beats", 1)
 NOT_FIELDS = {"string", "server"}
 """Words in the scripts' quotes: a type of Lua's and a section of INFO."""
-BLIND_SINCE_MS = 1795366560000
+DOWN_DETECTED_MS, BLIND_SINCE_MS = 1795366505600, 1795366560000
 OPS = "ops"
 MOVING = {"TTL"}
 """Commands whose reply depends on when they are sent."""
@@ -83,12 +83,12 @@ def watch(connection: Connection) -> None:
     assert verdicts.connectors(connection, "plant-4711", b'{"tick_ms":1795366699600}') == ({CONNECTOR}, False)
     policy = Policy(5_000, 0, "critical", (), (OPS,))
     flip = incidents.silent(Watched(CONNECTOR, "pump:5", 1795366500000, 60_000, policy))
-    stage = Blindness(CONSUMER, "no worker reports on beats-1", BLIND_SINCE_MS, "beats", 1)
+    incident = incident_of(CONNECTOR, pipeline_of(CONNECTOR), DOWN_DETECTED_MS)
+    stage = Blindness(CONSUMER, "no worker reports on beats-1", BLIND_SINCE_MS, "beats", 1, incident)
     blind = incidents.went_blind(CONNECTOR, stage)
-    kept = msgspec.json.encode(msgspec.structs.replace(stage, incident=blind.incident))
-    index.restore({"pump:5": 1795366500000}, kept)
+    index.restore({"pump:5": 1795366500000}, msgspec.json.encode(stage))
     index.expect(["pump:10"], 1795366690000)
-    for found, proven_ms, at_ms in ((flip, 1795366505200, 1795366505600), (blind, BLIND_SINCE_MS, 1795366570400)):
+    for found, proven_ms, at_ms in ((flip, 1795366505200, DOWN_DETECTED_MS), (blind, BLIND_SINCE_MS, 1795366570400)):
         words = ("flip", msgspec.json.encode(found), "proven_until_ms", proven_ms, "detected_ms", at_ms)
         connection.call("XADD", index.keys.flips, f"{at_ms}-0", *words)
     lease = ("owner", "5d1f0c", "fence", 3, "until_ms", 1795366709900, "born", "c07e4b")
@@ -151,7 +151,7 @@ def test_the_fields_of_a_delivery_are_those_that_are_logged() -> None:
 def test_the_incidents_that_are_shown_are_those_of_their_sources() -> None:
     shown = dict(examples())
     assert incident_of(CONNECTOR, "pump:5", 1795366500000) in shown[f"XRANGE {PREFIX}flips - + COUNT 1"]
-    assert incident_of(CONNECTOR, pipeline_of(CONNECTOR), BLIND_SINCE_MS) in shown[f"GET {PREFIX}blind"]
+    assert incident_of(CONNECTOR, pipeline_of(CONNECTOR), DOWN_DETECTED_MS) in shown[f"GET {PREFIX}blind"]
 
 
 def test_the_fields_of_a_signal_are_those_that_are_packed() -> None:
