@@ -123,7 +123,7 @@ def test_the_readmes_alert_tells_slack_of_a_failure_once_and_of_the_recovery_onc
         ".venv/bin/heartbeat": os.path.relpath(Path(sys.executable).with_name("heartbeat"), tmp_path),
     }
     blocks = [here(text, addresses).strip() for _, text in FENCE.findall(ALERT)]
-    settings, monitor, tried, beat, down, status, _, recovery, up = blocks
+    settings, monitor, tried, beat, down, status, recovery, up = blocks
 
     assert typed(settings, tmp_path).returncode == 0
     with left_running(monitor, tmp_path) as running:
