@@ -18,15 +18,19 @@ from bench.backtest import backtest
 from bench.cold_start import cold_start
 from bench.compose import compose
 from bench.cost import cost
+from bench.flips import flips
 from bench.fresh_clone import fresh_clone
 from bench.idle import idle
 from bench.latency import latency
+from bench.memory import memory
 from bench.rebuild import rebuild
 from bench.results import Section
 from bench.setting import Setting
 from bench.sight import sight
+from bench.silence import silence
 from bench.startup import first_beat, rest
 from bench.throughput import throughput
+from bench.tick import tick
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 FIGURES: dict[str, Callable[[Setting], Section]] = {
@@ -40,6 +44,10 @@ FIGURES: dict[str, Callable[[Setting], Section]] = {
     "cost": cost,
     "sight": sight,
     "rebuild": rebuild,
+    "flips": flips,
+    "silence": silence,
+    "tick": tick,
+    "memory": memory,
     "fresh-clone": fresh_clone,
     "compose": compose,
 }
