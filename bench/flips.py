@@ -12,7 +12,7 @@ from bench.workloads import W3, Workload
 
 _WORKLOADS = (Workload("1,000 sources", 996, 996), Workload("100,000 sources", 99_996, 99_996), W3)
 _ROUNDS = 3
-_ROUND_S = 8.0
+_ROUND_S = 6.0
 _SILENT = 150
 _TTL_MS = 2_000
 _GRACES_MS = {"calm": 5_000, "soon": 0}

@@ -22,8 +22,8 @@ from tests.real.programs import Program, free_port
 
 from bench.index import Index
 from bench.race import connector
-from bench.setting import Setting, Worker, ended, ours, python_environment, wait_until
-from bench.workloads import Workload, loaded
+from bench.setting import Setting, Worker, ended, ours, python_environment, unique, wait_until
+from bench.workloads import Workload, load
 from heartbeat.beats.keys import Keys
 from heartbeat.monitor.flips import DOWN, Flip
 
@@ -124,7 +124,7 @@ class Scene:
 @contextmanager
 def scene(setting: Setting, workload: Workload) -> Iterator[Scene]:
     """Empty Redis, let a worker apply the workload, and go on when its sight is fresh."""
-    backlog = loaded(setting.kafka, workload)
+    backlog = load(setting.kafka, workload)  # a new one: beats and canaries are added to it
     body = connector(setting, backlog, "${key}")
     body["config"]["heartbeat.sources.max"] = _ROOM
     setting.redis.flushall()
@@ -140,7 +140,7 @@ def scene(setting: Setting, workload: Workload) -> Iterator[Scene]:
 
 @contextmanager
 def monitor(scene: Scene, hook: str = "", rules: str = "") -> Iterator[Worker]:
-    """Run ``heartbeat monitor`` with its defaults, ``[kafka]`` and a webhook if one is given; go on when it proves the connector."""
+    """Run ``heartbeat monitor`` with its defaults, ``[kafka]`` (a topic of flips of its own) and a webhook if one is given; go on when it proves the connector."""
     setting, port = scene.setting, free_port()
     directory = setting.scratch("monitor")
     file = directory / "monitor.toml"
@@ -148,7 +148,7 @@ def monitor(scene: Scene, hook: str = "", rules: str = "") -> Iterator[Worker]:
     file.write_text(
         f'[monitor]\nlisten = "127.0.0.1:{port}"\n'
         f'[redis]\nurl = "redis://127.0.0.1:{setting.redis_port}/0"\n'
-        f'[kafka]\nbootstrap_servers = "{setting.kafka.bootstrap}"\n'
+        f'[kafka]\nbootstrap_servers = "{setting.kafka.bootstrap}"\nflips_topic = "{unique("flips")}"\n'
         f"[defaults]\nchannels = [{json.dumps(CHANNEL) if hook else ''}]\n{channel}{rules}"
     )
     program = Program("monitor", heartbeat_argv("monitor", str(file)), directory, python_environment())

@@ -73,7 +73,12 @@ class Backlog:
 
 @cache
 def loaded(kafka: Kafka, workload: Workload) -> Backlog:
-    """Return a topic of this broker with the workload in it; figures of one session share it.
+    """Return a topic of this broker with the workload in it; figures of one session share it, and write nothing into it. As ``load``."""
+    return load(kafka, workload)
+
+
+def load(kafka: Kafka, workload: Workload) -> Backlog:
+    """Return a new topic of this broker with the workload in it.
 
     Raises:
         RuntimeError: the broker did not take all of it.
