@@ -140,7 +140,10 @@ def scene(setting: Setting, workload: Workload) -> Iterator[Scene]:
 
 @contextmanager
 def monitor(scene: Scene, hook: str = "", rules: str = "") -> Iterator[Worker]:
-    """Run ``heartbeat monitor`` with its defaults, ``[kafka]`` (a topic of flips of its own) and a webhook if one is given; go on when it proves the connector."""
+    """Run ``heartbeat monitor`` with its defaults and ``[kafka]``; go on when it proves the connector.
+
+    Its topic of flips is its own: what others have found stays in memory as long as it is DOWN.
+    """
     setting, port = scene.setting, free_port()
     directory = setting.scratch("monitor")
     file = directory / "monitor.toml"
