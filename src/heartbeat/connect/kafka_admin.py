@@ -204,7 +204,13 @@ def _shared(properties: Mapping[str, str]) -> AdminClient:
     key = frozenset(properties.items())
     with _making:
         if key not in _clients:
-            _clients[key] = AdminClient({**properties}, logger=logging.getLogger(logs.KAFKA_CLIENT))
+            # What it knows of leaders must not be older than a verdict may wait: a partition that came was "without a leader" for minutes.
+            fresh: dict[str, str | int | float | bool] = {
+                "topic.metadata.refresh.interval.ms": "5000",
+                "metadata.max.age.ms": "15000",
+                **properties,
+            }
+            _clients[key] = AdminClient(fresh, logger=logging.getLogger(logs.KAFKA_CLIENT))
         return _clients[key]
 
 

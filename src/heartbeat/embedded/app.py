@@ -157,9 +157,9 @@ settle_s = 10
 url = "redis://{redis.host}:{redis.port}/0"
 [defaults]
 warn_s = {_LATE_BELOW_S}
-channels = ["log"]
+channels = ["demo-log"]
 [[channel]]
-name = "log"
+name = "demo-log"
 type = "log"
 '''
     )

@@ -26,8 +26,6 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 CHANNEL_TYPES: Final = ("webhook", "slack", "log")
 _BY_URL: Final = ("webhook", "slack")
-_RESERVED: Final = "canary"
-"""The name of a lease that the monitors keep beside those of channels; ``:`` parts the names of others (``kafka:TOPIC``)."""
 _LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 _DATABASE: Final = re.compile(r"/?([0-9]*)")
 _GLOB: Final = re.compile(r"[*?\[]")
@@ -292,10 +290,8 @@ def _check_channels(document: Document, settings: Settings) -> None:
         if channel.name and first.setdefault(channel.name, index) != index:
             line = document.line("channel", first[channel.name], "name")
             document.wrong(name, f"a second channel is named `{shown(channel.name)}`, as the one in line {line}")
-        if channel.name == _RESERVED or ":" in channel.name or not channel.name.isprintable():
-            document.wrong(
-                name, f"`{shown(channel.name)}` cannot be a channel's name: one without `:` and control characters, not `{_RESERVED}`"
-            )
+        if ":" in channel.name or not channel.name.isprintable():  # kafka:TOPIC is the topic's
+            document.wrong(name, f"`{shown(channel.name)}` cannot be a channel's name: one without `:` and control characters")
         if channel.type and channel.type not in CHANNEL_TYPES:
             document.wrong(kind, f"unknown type `{shown(channel.type)}`. {nearest(channel.type, CHANNEL_TYPES)}")
         if channel.type in _BY_URL and document.sound(*url):
