@@ -122,7 +122,7 @@ class Outbox:
 
         A cursor beyond the end of its stream is put before its beginning: this is another stream, or an older one.
         """
-        connectors = sorted(_text(name) for name in self._connection.call("SMEMBERS", CONNECTORS))
+        connectors = sorted(self.connectors())
         self._turns += 1  # each connector is the first one in its turn, or one with a flood would keep the others waiting
         turned = self._turns % (len(connectors) or 1)
         found: list[Entry] = []
@@ -152,6 +152,10 @@ class Outbox:
         count, reply = self._connection.calls(("ZCARD", key), ("ZRANGE", key, 0, most - 1, "WITHSCORES"))
         return count, [(_text(source), int(float(score))) for source, score in zip(reply[::2], reply[1::2], strict=True)]
 
+    def connectors(self) -> set[str]:
+        """Return the connectors that have an index."""
+        return {_text(name) for name in self._connection.call("SMEMBERS", CONNECTORS)}
+
     def index(self, connector: str) -> Verdicts:
         """Return a connector's verdicts, over the same connection."""
         return Verdicts(self._connection, connector)
@@ -175,7 +179,7 @@ class Outbox:
             return born if not self._born or self._eval(scripts.GO_BACK, born) else self._born
         cursors: list[str] = []
         if not self._born and not self._from_start:
-            connectors = sorted(_text(name) for name in self._connection.call("SMEMBERS", CONNECTORS))
+            connectors = sorted(self.connectors())
             cursors = [word for connector, newest, _ in self._ends(connectors) for word in (_AT + connector, newest or _START)]
         birth = uuid.uuid4().hex
         return birth if self._eval(scripts.BEGIN, birth, *cursors) else self._born

@@ -173,7 +173,7 @@ class Deliverer:
                     log.warning("Channel %s was taken over, or put elsewhere: it goes on from where it is now", visible(self._name))
                 self._pend((), ())
                 if reachable and not entries and self._pace.settle_every_s and self._settling.due(now_s):
-                    self._sent.settle(self._outbox.index, lambda: bool(self._outbox.read(1)), int(1000 * self._pace.wall_s()))
+                    self._sent.settle(self._outbox, int(1000 * self._pace.wall_s()))
                 return 0.0 if len(entries) == MOST_READ else _PAUSE_S
         except ConnectError as error:
             self._redis_away(error, now_s)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
 
-from heartbeat.beats.verdicts import Verdicts
+from heartbeat.beats.outbox import Outbox
 from heartbeat.monitor import incidents
 from heartbeat.monitor.flips import BLIND, DOWN, Flip, source_of
 
@@ -48,19 +48,20 @@ class Told:
             while len(kept) > _MOST:
                 kept.popitem(last=False)
 
-    def settle(self, index: Callable[[str], Verdicts], more: Callable[[], bool], now_ms: int) -> None:
+    def settle(self, outbox: Outbox, now_ms: int) -> None:
         """Bring back what is told to be open and is not known to Redis any more; end what Redis has let go of on purpose.
 
-        ``more`` tells whether the streams hold something that the channel has not got: ends stand there before incidents go.
+        What goes leaves its end in the stream in the same step: where nothing new stands there after the look, it was lost.
 
         Raises:
             ConnectError: as ``Verdicts`` does.
         """
         by_connector: dict[str, list[Sent]] = {}
+        connectors = outbox.connectors()
         for one in self._open.values():
             by_connector.setdefault(one.flip.connector, []).append(one)
-        for connector, sent in by_connector.items():
-            verdicts = index(connector)
+        for connector in by_connector.keys() & connectors:  # one that was deleted is forgotten, and one that was lost is not back yet
+            sent, verdicts = by_connector[connector], outbox.index(connector)
             judged = verdicts.judged([source_of(one.flip) for one in sent if one.flip.to == DOWN])
             kept = verdicts.blind_kept()
             gone = [one for one in sent if (kept is None if one.flip.to == BLIND else source_of(one.flip) not in judged)]
@@ -69,7 +70,7 @@ class Told:
                 for one in sent
                 if one.flip.to == DOWN and judged.get(source_of(one.flip), one.flip.deadline_ms) != one.flip.deadline_ms
             ]
-            if not (gone or again) or more():
+            if not (gone or again) or outbox.read(1):
                 continue
             stands = verdicts.has_flips([one.id for one in gone])
             verdicts.restore(*incidents.reopened(one.flip for one, known in zip(gone, stands, strict=True) if not known))

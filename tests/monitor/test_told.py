@@ -1,0 +1,110 @@
+"""What a channel was told, held against a real Redis that has lost some of it, or let go of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from tests.monitor.judging import TTL, Index, Monitor
+
+from heartbeat.beats.connection import Connection
+from heartbeat.beats.outbox import Outbox
+from heartbeat.monitor.deliver import flip_of
+from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.told import Sent, Told
+
+
+@dataclass
+class Scene:
+    """An index, a detector that judges, and a channel that has got everything so far."""
+
+    index: Index
+    monitor: Monitor
+    outbox: Outbox
+    told: Told
+
+    def deliver(self) -> list[Flip]:
+        """Take what the channel has not got yet; return it."""
+        self.outbox.lease()
+        entries = self.outbox.read(100)
+        sent = [Sent(flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None]
+        self.told.note(sent)
+        if entries:
+            assert self.outbox.advance(entries)
+        return [one.flip for one in sent]
+
+    def settle(self) -> None:
+        """Hold what was told against Redis."""
+        self.outbox.lease()
+        self.told.settle(self.outbox, self.index.now())
+
+
+@pytest.fixture
+def scene(connection: Connection) -> Scene:
+    scene = Scene(Index(connection), Monitor(connection), Outbox(connection, "ops"), Told())
+    scene.deliver()
+    scene.index.beat("pump", at=-80_000)
+    scene.index.prove()
+    scene.monitor.tick()
+    (down,) = scene.deliver()
+    assert (down.source, down.to) == ("pump", "DOWN")
+    return scene
+
+
+def test_nothing_is_done_while_redis_knows_what_was_told(scene: Scene) -> None:
+    scene.settle()
+    assert scene.deliver() == []
+    assert list(scene.index.down()) == ["pump"]
+
+
+def test_an_incident_whose_verdict_and_end_were_both_lost_is_open_again_and_ends(scene: Scene) -> None:
+    judged = scene.index.down()["pump"]
+    scene.index.connection.call("FLUSHALL")
+    scene.index.beat("pump")
+    scene.index.prove()
+    scene.settle()
+    assert scene.index.down() == {"pump": judged}
+    scene.monitor.tick(2)
+    assert [(flip.source, flip.to) for flip in scene.deliver() if not flip.about_pipeline] == [("pump", "UP")]
+
+
+def test_an_end_that_waits_to_be_told_is_no_loss(scene: Scene) -> None:
+    scene.index.beat("pump")
+    scene.monitor.tick()
+    assert scene.index.down() == {}
+    scene.settle()
+    assert scene.index.down() == {}
+    assert [flip.to for flip in scene.deliver()] == ["UP"]
+
+
+def test_what_was_dropped_on_purpose_ends(scene: Scene) -> None:
+    scene.index.connection.call("DEL", scene.index.keys.down)
+    scene.settle()
+    (ended,) = scene.deliver()
+    assert (ended.to, ended.reason, ended.message) == ("PAUSED", "bye", "it is watched no more")
+    scene.settle()
+    assert scene.deliver() == []
+
+
+def test_a_source_that_was_judged_again_meanwhile_was_up_in_between(scene: Scene) -> None:
+    judged = scene.index.down()["pump"]
+    scene.index.connection.call("ZADD", scene.index.keys.down, judged + 30_000, "pump")
+    scene.settle()
+    (ended,) = scene.deliver()
+    assert (ended.to, ended.reason, ended.at_ms) == ("UP", "recovered", judged + 30_000 - TTL)
+
+
+def test_a_blindness_that_was_lost_is_open_again(scene: Scene) -> None:
+    scene.index.prove(-60_000)
+    scene.monitor.tick(2)
+    assert [flip.to for flip in scene.deliver()] == ["BLIND"]
+    scene.index.connection.call("FLUSHALL")
+    scene.index.prove(-60_000)
+    scene.settle()
+    assert scene.index.connection.call("EXISTS", scene.index.keys.blind) == 1
+
+
+def test_a_connector_that_was_deleted_gets_no_index_back(scene: Scene) -> None:
+    scene.index.connection.call("FLUSHALL")
+    scene.settle()
+    assert scene.index.connection.call("EXISTS", scene.index.keys.down) == 0
