@@ -1,0 +1,119 @@
+"""The whole monitor in this process, on a real Redis: what its file says, it does; what the file comes to say, it does from then on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.monitor.judging import Index
+
+from heartbeat.beats.connection import Connection
+from heartbeat.embedded.redis import EmbeddedRedis
+from heartbeat.errors import InvalidConfig, UsageError
+from heartbeat.monitor import app
+from heartbeat.monitor.app import Monitor
+
+DEADLINE_S = 20.0
+
+
+def eventually(reached: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not reached():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def toml(server: EmbeddedRedis, channel: str = "ops", more: str = "") -> str:
+    return f"""[monitor]
+listen = "127.0.0.1:0"
+group_wait_s = 0
+[redis]
+url = "redis://{server.host}:{server.port}/0"
+[defaults]
+channels = ["{channel}"]
+{more}
+[[channel]]
+name = "{channel}"
+type = "log"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, server: EmbeddedRedis) -> Path:
+    path = tmp_path / "monitor.toml"
+    path.write_text(toml(server))
+    return path
+
+
+@pytest.fixture
+def monitor(file: Path, connection: Connection) -> Iterator[Monitor]:
+    running = Monitor(file, {})
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_a_silence_is_seen_told_and_no_trouble(monitor: Monitor, connection: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    index = Index(connection)
+    index.beat("pump", at=-80_000)
+    index.prove()
+    eventually(lambda: "DOWN pump: silent since" in caplog.text, "the log channel tells")
+    eventually(lambda: monitor.observation().connectors["pumps"].down == 1, "it is counted")
+    assert monitor.trouble() == ""
+
+
+def test_a_channel_that_takes_anothers_place_is_delivered_to_from_then_on(
+    monitor: Monitor, file: Path, server: EmbeddedRedis, connection: Connection
+) -> None:
+    assert [state.channel for state in monitor.channels()] == ["ops"]
+    file.write_text(toml(server, "night"))
+    monitor.ask()
+    eventually(lambda: [state.channel for state in monitor.channels()] == ["night"], "the file is applied")
+    index = Index(connection)
+    index.beat("pump", at=-80_000)
+    index.prove()
+    eventually(lambda: monitor.channels()[0].last_success_ms, "the new channel has it")
+
+
+def test_a_broken_file_changes_nothing_and_is_told(monitor: Monitor, file: Path) -> None:
+    file.write_text("[monitr]\n")
+    monitor.ask()
+    eventually(lambda: monitor.settings().errors, "the errors are told")
+    assert "line 1: unknown table" in monitor.settings().errors[0]
+    assert [state.channel for state in monitor.channels()] == ["ops"]
+
+
+def test_a_blind_connector_is_trouble(monitor: Monitor, connection: Connection) -> None:
+    Index(connection).prove(-60_000)
+    eventually(lambda: "connector pumps" in monitor.trouble(), "the dead man's switch must not be told that all is well")
+
+
+def test_a_monitor_that_starts_before_its_redis_says_so_and_ends_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.toml"
+    path.write_text('[monitor]\nlisten = "127.0.0.1:0"\n[redis]\nurl = "redis://127.0.0.1:1/0"\n')
+    running = Monitor(path, {})
+    running.start()
+    try:
+        eventually(lambda: running.observation().error, "it says what it cannot reach")
+        assert running.trouble()
+    finally:
+        begun_s = time.monotonic()
+        running.stop()
+    assert time.monotonic() - begun_s < 10
+
+
+def test_a_test_message_goes_to_a_channel_of_the_settings(file: Path) -> None:
+    text, code = app.test_channel(file, "ops", {})
+    assert (text.partition(",")[0], code) == ("Channel ops", 0)
+    with pytest.raises(UsageError, match=r"has no channel 'opps'.+`ops`"):
+        app.test_channel(file, "opps", {})
+
+
+def test_settings_that_cannot_be_used_start_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.toml"
+    path.write_text("[[channel]]\nname = 1\n")
+    with pytest.raises(InvalidConfig):
+        Monitor(path, {})
