@@ -1,4 +1,4 @@
-"""Measures all figures (but the chaos, which takes an hour), or those named, and writes them to ``bench/RESULTS.md``. It never judges by its exit code.
+"""Measures all figures but the chaos, which takes an hour, or those named; writes ``bench/RESULTS.md``. Never judges by its exit code.
 
 Usage: ``python -m bench.run [figure ...]``; on loopback only, within half an hour.
 """

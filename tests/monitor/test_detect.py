@@ -12,7 +12,7 @@ import pytest
 from tests.monitor.judging import TTL, Index, Kafka, Monitor
 
 from heartbeat.beats.connection import Argument, Connection, Server
-from heartbeat.beats.keys import CONNECTORS
+from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import time_ms
 from heartbeat.beats.partitions import Partitions
 from heartbeat.embedded.redis import EmbeddedRedis
@@ -435,3 +435,11 @@ def test_redis_that_is_away_from_the_start_is_an_error_and_no_blindness(server: 
     monitor.tick()
     assert monitor.detector.state.error == ""
     assert index.told() == []
+
+
+def test_a_monitor_that_has_said_nothing_for_a_day_is_forgotten(index: Index, connection: Connection) -> None:
+    now = index.now()
+    said = {"old": f'{{"tick_ms":{now - 86_400_001}}}', "other": f'{{"tick_ms":{now - 3_600_000}}}', "odd": "?"}
+    connection.call("HSET", MONITORS, *(word for item in said.items() for word in item))
+    Monitor(connection, "new").tick()
+    assert sorted(connection.call("HKEYS", MONITORS)) == [b"new", b"other"]

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from heartbeat.beats import verdict_scripts as scripts
 from heartbeat.beats.connection import Argument, Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS, Keys
@@ -22,6 +24,7 @@ BYE: Final = "bye"
 
 _MOST_FAILS: Final = 1_000
 _SAID_AT_ONCE: Final = 1_000
+_MONITOR_KEPT_MS: Final = 86_400_000
 NEVER_MS: Final = 2**53 - 1
 """Since when somebody is expected that has said goodbye."""
 
@@ -244,7 +247,26 @@ def connectors(connection: Connection, monitor: str, said: bytes) -> tuple[set[s
     Says of the monitor what is to be kept of it.
     """
     names, new = connection.calls(("SMEMBERS", CONNECTORS), ("HSET", MONITORS, monitor, said))
+    if new:
+        _forget_monitors(connection, monitor)
     return {_text(name) for name in names}, not new
+
+
+def _forget_monitors(connection: Connection, monitor: str) -> None:
+    """Take out monitors that have said nothing for a day: each start makes a new one."""
+    time, words = connection.calls(("TIME",), ("HGETALL", MONITORS))
+    long_ago_ms = time_ms(time) - _MONITOR_KEPT_MS
+    rest = iter(words)
+    old = [name for name, said in zip(rest, rest, strict=True) if _tick_ms(said) < long_ago_ms and _text(name) != monitor]
+    if old:
+        connection.call("HDEL", MONITORS, *old)
+
+
+def _tick_ms(said: bytes) -> int:
+    try:
+        return int(msgspec.json.decode(said, type=dict[str, int]).get("tick_ms", 0))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return 0
 
 
 def _info(text: bytes) -> Info | None:
