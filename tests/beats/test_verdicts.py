@@ -173,12 +173,13 @@ def test_unseen_are_those_of_whom_there_is_no_beat_no_verdict_and_no_goodbye(con
 
 def test_a_monitor_finds_out_that_redis_no_longer_knows_it(connection: Connection) -> None:
     connection.call("SADD", CONNECTORS, "a", "ü")
-    assert connectors(connection, "m", b"1") == ({"a", "ü"}, False)
-    assert connectors(connection, "m", b"2") == ({"a", "ü"}, True)
-    assert connectors(connection, "n", b"3") == ({"a", "ü"}, False)
-    assert connection.call("HGETALL", MONITORS) == [b"m", b"2", b"n", b"3"]
+    said = [b'{"tick_ms":%d}' % (2**52 + n) for n in range(5)]
+    assert connectors(connection, "m", said[1]) == ({"a", "ü"}, False)
+    assert connectors(connection, "m", said[2]) == ({"a", "ü"}, True)
+    assert connectors(connection, "n", said[3]) == ({"a", "ü"}, False)
+    assert connection.call("HGETALL", MONITORS) == [b"m", said[2], b"n", said[3]]
     connection.call("FLUSHALL")
-    assert connectors(connection, "m", b"4") == (set(), False)
+    assert connectors(connection, "m", said[4]) == (set(), False)
 
 
 def flips(connection: Connection) -> list[Any]:
