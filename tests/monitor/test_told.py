@@ -8,6 +8,7 @@ import pytest
 from tests.monitor.judging import TTL, Index, Monitor
 
 from heartbeat.beats.connection import Connection
+from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.outbox import Outbox
 from heartbeat.monitor.deliver import flip_of
 from heartbeat.monitor.flips import Flip
@@ -108,3 +109,24 @@ def test_a_connector_that_was_deleted_gets_no_index_back(scene: Scene) -> None:
     scene.index.connection.call("FLUSHALL")
     scene.settle()
     assert scene.index.connection.call("EXISTS", scene.index.keys.down) == 0
+
+
+def test_a_connector_made_anew_under_a_deleted_ones_name_is_down_for_nothing_of_the_old_one(scene: Scene) -> None:
+    scene.settle()
+    scene.index.connection.call("DEL", *scene.index.keys.all)
+    scene.index.connection.call("SREM", CONNECTORS, scene.index.connector)
+    scene.settle()
+    scene.index.beat("valve")
+    scene.index.prove()
+    scene.settle()
+    assert scene.index.down() == {}
+
+
+def test_a_connector_that_comes_back_late_after_a_loss_gets_its_incidents_back(scene: Scene) -> None:
+    scene.settle()
+    scene.index.connection.call("FLUSHALL")
+    scene.settle()
+    scene.settle()
+    scene.index.prove()
+    scene.settle()
+    assert list(scene.index.down()) == ["pump"]

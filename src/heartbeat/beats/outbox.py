@@ -102,6 +102,11 @@ class Outbox:
         return self._held
 
     @property
+    def born(self) -> str:
+        """What the channel's birth is known by; another one after Redis has lost its data. Empty before the first lease."""
+        return self._born
+
+    @property
     def losses(self) -> Mapping[str, int]:
         """How many entries of which connector were cut before this channel got them, and nobody has been told."""
         return {field.removeprefix(_LOST): int(count) for field, count in self._held.fields.items() if field.startswith(_LOST)}

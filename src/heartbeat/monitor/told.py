@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,6 +34,7 @@ class Told:
     def __init__(self) -> None:
         self.keys: OrderedDict[str, str] = OrderedDict()
         self._open: OrderedDict[str, Sent] = OrderedDict()
+        self._born = ""
 
     def note(self, sent: Iterable[Sent]) -> None:
         """Take note of flips that the channel has taken."""
@@ -60,7 +61,8 @@ class Told:
         connectors = outbox.connectors()
         for one in self._open.values():
             by_connector.setdefault(one.flip.connector, []).append(one)
-        for connector in by_connector.keys() & connectors:  # one that was deleted is forgotten, and one that was lost is not back yet
+        self._forget(by_connector.keys() - connectors, outbox.born)
+        for connector in by_connector.keys() & connectors:
             sent, verdicts = by_connector[connector], outbox.index(connector)
             judged = verdicts.judged([source_of(one.flip) for one in sent if one.flip.to == DOWN])
             kept = verdicts.blind_kept()
@@ -79,3 +81,14 @@ class Told:
             ended += [incidents.superseded(flip, judged[source_of(flip)]) for flip in again]
             verdicts.say([(msgspec.json.encode(flip), now_ms) for flip in ended])
             log.warning("%d incident(s) of %s that were told were not known any more", len(gone) + len(again), connector)
+
+    def _forget(self, away: Collection[str], born: str) -> None:
+        """Forget connectors that were deleted: one of the same name may come, and knows nothing of them.
+
+        In a Redis that has lost its data the channel was born anew. There connectors are away only until their workers are back.
+        """
+        self._born = self._born or born
+        if born == self._born:
+            self._open = OrderedDict((incident, one) for incident, one in self._open.items() if one.flip.connector not in away)
+        elif not away:
+            self._born = born  # all are back
