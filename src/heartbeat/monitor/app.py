@@ -40,7 +40,7 @@ _RECORD_TURN_S: Final = 0.5
 _SETTLE_EVERY_S: Final = 2.0
 _TRIM_EVERY_S: Final = 10.0
 _READ_SETTINGS_EVERY_S: Final = 1.0
-_STOP_S: Final = 2.0
+_STOP_S: Final = 4.0
 _TICK_FRESH_MS: Final = 10_000
 
 
@@ -121,13 +121,15 @@ class Monitor:
         return _READ_SETTINGS_EVERY_S
 
     def stop(self) -> None:
-        """Stop everything; what is late is left behind."""
-        for loop in self._loops:
-            loop.stop()
+        """Stop everything within five seconds; what is late is left behind."""
         deadline_s = time.monotonic() + _STOP_S
         for loop in self._loops:
+            loop.stop()
+        for deliverer in list(self._deliverers.values()):
+            deliverer.end_soon()
+        for loop in self._loops:
             loop.join(deadline_s - time.monotonic())
-        self._drop(list(self._deliverers))
+        self._drop(list(self._deliverers), deadline_s)
         self._web.stop()
 
     def trouble(self) -> str:
@@ -190,7 +192,7 @@ class Monitor:
         """Run a deliverer for each channel of the settings, and none for any other."""
         group_wait_s = self.live.monitor.group_wait_s
         wanted = [(channel, group_wait_s) for channel in self.live.channels]
-        self._drop([key for key in self._deliverers if key not in wanted])
+        self._drop([key for key in self._deliverers if key not in wanted], time.monotonic() + _STOP_S)
         for key in wanted:
             if key not in self._deliverers:
                 channel = key[0]
@@ -202,11 +204,13 @@ class Monitor:
                 self._deliverers[key] = Deliverer(channel.name, open_channel(channel), outbox, lambda: self.rules, pace)
                 self._deliverers[key].start()
 
-    def _drop(self, keys: Sequence[tuple[Channel, float]]) -> None:
-        for key in keys:
-            self._deliverers[key].end_soon()
-        for key in keys:
-            self._deliverers.pop(key).stop()
+    def _drop(self, keys: Sequence[tuple[Channel, float]], deadline_s: float) -> None:
+        # The loop that reads the settings, if it hangs in this at the end, may have been faster.
+        dropped = [found for key in keys if (found := self._deliverers.pop(key, None)) is not None]
+        for deliverer in dropped:
+            deliverer.end_soon()
+        for deliverer in dropped:
+            deliverer.stop(deadline_s - time.monotonic())
 
     def _recording(self, settings: Settings) -> Recorder | None:
         if not isinstance(self._beyond, KafkaSide) or settings.kafka is None or not settings.kafka.flips_topic:

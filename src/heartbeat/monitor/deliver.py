@@ -122,11 +122,11 @@ class Deliverer:
         """Ask the thread to end. Of several all are asked before the first is waited for."""
         self._stopping.set()
 
-    def stop(self) -> None:
-        """End the thread, and wait for it a few seconds at most: one that hangs in a sending goes with the process."""
+    def stop(self, timeout_s: float = _STOP_S) -> None:
+        """End the thread, and wait for it so long at most: one that hangs in a sending goes with the process."""
         self.end_soon()
         if self._thread.is_alive():
-            self._thread.join(_STOP_S)
+            self._thread.join(max(0.0, timeout_s))
 
     def tell(self, flips: Sequence[Flip]) -> None:
         """Send these without the outbox, because Redis is away. Only the monitor that had the lease does; the others ignore it."""
