@@ -12,7 +12,7 @@ from tests.beats.verdict_worlds import BEHIND, DOWN, WORLDS, Bench, World, leave
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import Info, time_ms
-from heartbeat.beats.verdicts import Case, Closing, Returned, Terms, Verdicts, connectors
+from heartbeat.beats.verdicts import Case, Closing, Known, Returned, Terms, Verdicts, known
 from heartbeat.embedded.redis import EmbeddedRedis
 
 ODD = ["a\0b", "a\nb", "a\r\n$3", "\udcff\udc80", "ünïcødé", "a b", "%d", "-1", "{", '"']
@@ -174,12 +174,12 @@ def test_unseen_are_those_of_whom_there_is_no_beat_no_verdict_and_no_goodbye(con
 def test_a_monitor_finds_out_that_redis_no_longer_knows_it(connection: Connection) -> None:
     connection.call("SADD", CONNECTORS, "a", "ü")
     said = [b'{"tick_ms":%d}' % (2**52 + n) for n in range(5)]
-    assert connectors(connection, "m", said[1]) == ({"a", "ü"}, False)
-    assert connectors(connection, "m", said[2]) == ({"a", "ü"}, True)
-    assert connectors(connection, "n", said[3]) == ({"a", "ü"}, False)
-    assert connection.call("HGETALL", MONITORS) == [b"m", said[2], b"n", said[3]]
+    assert known(connection, "m", said[1], 7) == Known(frozenset({"a", "ü"}), False, 7)
+    assert known(connection, "m", said[2], 8) == Known(frozenset({"a", "ü"}), True, 7)
+    assert known(connection, "n", said[3], 9) == Known(frozenset({"a", "ü"}), False, 7)
+    assert connection.call("HMGET", MONITORS, "m", "n") == [said[2], said[3]]
     connection.call("FLUSHALL")
-    assert connectors(connection, "m", said[4]) == (set(), False)
+    assert known(connection, "m", said[4], 10) == Known(frozenset(), False, 10)
 
 
 def flips(connection: Connection) -> list[Any]:

@@ -24,6 +24,7 @@ BYE: Final = "bye"
 
 _MOST_FAILS: Final = 1_000
 _SAID_AT_ONCE: Final = 1_000
+_BORN: Final = "born_ms"
 _MONITOR_KEPT_MS: Final = 86_400_000
 NEVER_MS: Final = 2**53 - 1
 """Since when somebody is expected that has said goodbye."""
@@ -241,15 +242,26 @@ class Verdicts:
         return self._connection.call("EVAL", text, len(keys), *keys, *words)
 
 
-def connectors(connection: Connection, monitor: str, said: bytes) -> tuple[set[str], bool]:
-    """Return the connectors that have an index, and whether this Redis still knew this monitor: if not, it has lost its data.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a Redis knows at large: the connectors that have an index; whether it still knew this monitor, or has lost its data.
 
-    Says of the monitor what is to be kept of it.
+    ``born_ms`` is when the first monitor came to it: one value for all of them, and another one after a loss.
     """
-    names, new = connection.calls(("SMEMBERS", CONNECTORS), ("HSET", MONITORS, monitor, said))
+
+    connectors: frozenset[str]
+    knew_us: bool
+    born_ms: int
+
+
+def known(connection: Connection, monitor: str, said: bytes, now_ms: int) -> Known:
+    """Say of a monitor what is to be kept of it, and return what is known."""
+    names, new, _, born = connection.calls(
+        ("SMEMBERS", CONNECTORS), ("HSET", MONITORS, monitor, said), ("HSETNX", MONITORS, _BORN, now_ms), ("HGET", MONITORS, _BORN)
+    )
     if new:
         _forget_monitors(connection, monitor)
-    return {_text(name) for name in names}, not new
+    return Known(frozenset(_text(name) for name in names), not new, int(born))
 
 
 def _forget_monitors(connection: Connection, monitor: str) -> None:
@@ -257,7 +269,7 @@ def _forget_monitors(connection: Connection, monitor: str) -> None:
     time, words = connection.calls(("TIME",), ("HGETALL", MONITORS))
     long_ago_ms = time_ms(time) - _MONITOR_KEPT_MS
     rest = iter(words)
-    old = [name for name, said in zip(rest, rest, strict=True) if _tick_ms(said) < long_ago_ms and _text(name) != monitor]
+    old = [name for name, said in zip(rest, rest, strict=True) if _text(name) not in (monitor, _BORN) and _tick_ms(said) < long_ago_ms]
     if old:
         connection.call("HDEL", MONITORS, *old)
 

@@ -12,7 +12,7 @@ import msgspec
 from heartbeat import logs
 from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Connection
-from heartbeat.beats.verdicts import Verdicts
+from heartbeat.beats.verdicts import Known, Verdicts
 from heartbeat.errors import ConnectError, RetriableError
 from heartbeat.monitor.flips import Flip, incident_of, pipeline_of
 from heartbeat.monitor.losses import Beyond
@@ -82,9 +82,10 @@ class Detector:
 
     def _look(self, now_ms: int) -> dict[str, Look]:
         said = msgspec.json.encode({"tick_ms": now_ms})
-        names, knew_us = verdicts.connectors(self._connection, self._name, said)
-        self._lost = self._lost or (self._said and not knew_us)
-        kept = names | self._watches.keys() if self._lost else names  # what has lost its data has lost their names too
+        known = verdicts.known(self._connection, self._name, said, now_ms)
+        names = known.connectors
+        self._lost = self._lost or (self._said and not known.knew_us)
+        kept = {*names, *(self._watches if self._lost else ())}  # what has lost its data has lost their names too
         self._said = True
         for name in self._watches.keys() - kept:
             if self._watches[name].lost:
@@ -100,13 +101,13 @@ class Detector:
             if watch is None:
                 watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock)
                 log.info("Watching connector %s", name)
-            looks[name] = self._turn(watch, names, lost=self._lost and name not in names)
+            looks[name] = self._turn(watch, known, lost=self._lost and name not in names)
         self._lost = False  # Redis says only once that it does not know us: not before every watch has heard of it
         return looks
 
-    def _turn(self, watch: Watch, names: set[str], *, lost: bool) -> Look:
+    def _turn(self, watch: Watch, known: Known, *, lost: bool) -> Look:
         try:
-            return watch.turn(self._live.live.monitor, self._live.rules, names, lost=lost)
+            return watch.turn(self._live.live.monitor, self._live.rules, known, lost=lost)
         except RetriableError:
             raise
         except (ConnectError, ValueError, OverflowError) as error:  # an index that somebody has broken: the others are watched on

@@ -6,14 +6,14 @@ Nothing that matters is kept here: deadlines, verdicts and the open incident sta
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
 from heartbeat.beats.keyspace import Info
-from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Reading, Returned, Terms, Verdicts
+from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Known, Reading, Returned, Terms, Verdicts
 from heartbeat.beats.verdicts import DOWN as DOWNED
 from heartbeat.monitor import incidents, vision
 from heartbeat.monitor.flips import FAIL, NEVER_SEEN, SILENCE, Flip, incident_of, pipeline_of
@@ -86,6 +86,7 @@ class Watch:
         self._clock = clock
         self._proven_at_ms: int | None = None
         self._stored = False
+        self._born_ms = 0
         self._losses = Losses(index, connector, beyond)
         self._kept: bytes | None = None
         self._unwritten: Blindness | None = None
@@ -95,18 +96,19 @@ class Watch:
 
     @property
     def newest_flip_ms(self) -> int:
-        """Return when the newest flip was stored that has been seen here."""
-        return self._losses.newest_flip_ms
+        """Return when the newest flip was stored that has been seen here; where there is none, when the first monitor came."""
+        return self._losses.newest_flip_ms or self._born_ms
 
     # One turn
 
-    def turn(self, settings: Monitor, rules: Rules, connectors: set[str], *, lost: bool) -> Look:
+    def turn(self, settings: Monitor, rules: Rules, known: Known, *, lost: bool) -> Look:
         """Look once, and ask for what verdicts there may be.
 
         Raises:
             ConnectError: Redis does not answer, or refuses.
         """
         now_ms = self._clock()
+        self._born_ms = known.born_ms
         reading = self._index.look(now_ms, rules.longest_grace_ms)
         ahead_ms = reading.redis_ms - self._clock()
         seen = vision.read(reading.proof)
@@ -119,7 +121,7 @@ class Watch:
         # What was open before a loss must be open again first, or the same silence could open a second incident.
         waiting = self._losses.waiting(now_ms)
         blind = self._see(turn, now_ms, waiting=waiting)
-        busy = False if waiting else self._judge_all(turn, connectors, now_ms)
+        busy = False if waiting else self._judge_all(turn, known.connectors, now_ms)
         if self._stored:
             self._stored = False
             self._losses.see(self._index.newest_flip())
@@ -161,7 +163,7 @@ class Watch:
             self._unwritten = None
         elif found is not None and kept is None and not waiting:
             # Named by the newest flip, which all monitors have seen, as is what is told while Redis is away (``unwritten``).
-            named = incident_of(self._connector, pipeline_of(self._connector), self._losses.newest_flip_ms or found.since_ms)
+            named = incident_of(self._connector, pipeline_of(self._connector), self.newest_flip_ms)
             kept = self._open(turn, after_ms, msgspec.structs.replace(found, incident=named), kept, believed=False)
         elif found is None and kept is not None:
             before = _blindness(kept)
@@ -197,7 +199,7 @@ class Watch:
 
     # Verdicts
 
-    def _judge_all(self, turn: _Turn, connectors: set[str], now_ms: int) -> bool:
+    def _judge_all(self, turn: _Turn, connectors: Collection[str], now_ms: int) -> bool:
         self._judge_fails(turn)
         self._close_returned(turn)
         busy = self._judge_silence(turn)
@@ -252,7 +254,7 @@ class Watch:
                 cases.append(Case(FAIL, source, at_ms, watched.deadline_ms, _FAIL_FRESH_MS, _json(flip)))
             self._judge(turn, cases)
 
-    def _judge_expected(self, turn: _Turn, connectors: set[str], now_ms: int) -> None:
+    def _judge_expected(self, turn: _Turn, connectors: Collection[str], now_ms: int) -> None:
         """Judge declared sources that have never beaten."""
         if now_ms < self._expect_at_ms or not turn.seen.parts:
             return
