@@ -325,6 +325,22 @@ def test_with_canaries_a_partition_without_one_holds_verdicts_up(index: Index, m
     assert index.told() == [("pump", "DOWN", "silence")]
 
 
+def test_canaries_that_nobody_sent_while_no_monitor_ran_blind_nobody(index: Index, monitor: Monitor) -> None:
+    monitor.kafka.canaries = True
+    now = index.now()
+    old = {"canaries": 1, "t/0/canary": now - 60_000, "t/1/canary": now - 60_000}
+    index.prove(**old)
+    monitor.tick(2)
+    assert index.told() == []
+    monitor.settings.live = ruled(blind_after_s=0.2)
+    deadline = time.monotonic() + 20
+    while not index.told() and time.monotonic() < deadline:
+        index.prove(**old)
+        monitor.tick()
+    (flip,) = index.flips()
+    assert "broker: canaries sent to t-0 do not arrive" in flip.message
+
+
 def test_a_sink_that_knows_no_canaries_is_not_asked_for_them(index: Index, monitor: Monitor) -> None:
     monitor.kafka.canaries = True
     index.beat("pump", at=-80_000)

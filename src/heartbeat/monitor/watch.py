@@ -85,6 +85,7 @@ class Watch:
         self._beyond = beyond
         self._clock = clock
         self._proven_at_ms: int | None = None
+        self._canaries_since_ms: int | None = None
         self._stored = False
         self._born_ms = 0
         self._losses = Losses(index, connector, beyond)
@@ -115,6 +116,7 @@ class Watch:
         self.lost = (self.lost or lost) and not seen.parts
         canaries = seen.takes_canaries and self._beyond.canaries_required(self._connector)
         turn = _Turn(settings, rules, reading, seen, canaries, seen.proven_ms(reading.redis_ms, now_ms, canaries=canaries))
+        self._canaries_since_ms = (now_ms if self._canaries_since_ms is None else self._canaries_since_ms) if canaries else None
         if turn.proven_ms is not None or self._proven_at_ms is None:
             self._proven_at_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
         self._losses.turn(reading, now_ms, self._kept, self.look.down)
@@ -152,7 +154,9 @@ class Watch:
     def _see(self, turn: _Turn, now_ms: int, *, waiting: bool) -> Blindness | None:
         """Open the pipeline's incident when sight is lost, end it when everything is proven again."""
         after_ms = round(turn.settings.blind_after_s * 1000)
-        moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms or 0, turn.canaries, self._beyond.broker_ms())
+        # An old canary is a canary missed only if they have been sent for so long: while no monitor ran there were none.
+        canaries = self._canaries_since_ms is not None and now_ms - self._canaries_since_ms > after_ms
+        moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms or 0, canaries, self._beyond.broker_ms())
         found = vision.blindness(turn.seen, moment)
         kept = turn.reading.blind
         if self._unwritten is not None:
