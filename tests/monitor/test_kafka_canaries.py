@@ -161,7 +161,24 @@ def test_nothing_is_kept_of_partitions_that_are_not_asked_for_any_more(broker: E
     fly(canaries, BEATS)
     canaries.turn({}, 6000)
     assert canaries.state.acknowledged_ms == {}
+
+
+def test_canaries_are_demanded_before_the_first_is_sent_or_a_restart_would_judge_without_them(broker: EmbeddedBroker) -> None:
+    assert Canaries(Settings(broker.bootstrap), SetClock()).required("pumps")
+
+
+def test_a_topic_that_is_read_by_somebody_who_would_take_canaries_for_beats_gets_none(broker: EmbeddedBroker) -> None:
+    canaries = Canaries(Settings(broker.bootstrap), SetClock())
+    both = {"pumps": BEATS["pumps"], "fans": [("other", 0)]}
+
+    def flown() -> bool:
+        canaries.turn(both, 5000, spared={"beats"})
+        return ("other", 0) in canaries.state.acknowledged_ms
+
+    eventually(flown, "the other topic has its canary")
+    assert sent(broker) == {}
     assert not canaries.required("pumps")
+    assert canaries.required("fans")
 
 
 def test_a_topic_that_is_gone_is_not_made_again(broker: EmbeddedBroker) -> None:

@@ -175,8 +175,9 @@ class Monitor:
             partitions = {
                 name: [(part.topic, part.partition) for part in look.partitions] for name, look in looks.items() if look.takes_canaries
             }
+            spared = {part.topic for look in looks.values() if not look.takes_canaries for part in look.partitions}
             # By the clock that is behind: a canary must not claim to be younger than it is.
-            beyond.fly(partitions, _now_ms() + min([0, *(look.ahead_ms for look in looks.values())]))
+            beyond.fly(partitions, _now_ms() + min([0, *(look.ahead_ms for look in looks.values())]), spared)
         return _CANARY_TURN_S
 
     def _trim(self, connection: Connection) -> float:

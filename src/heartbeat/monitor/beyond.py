@@ -98,6 +98,6 @@ class KafkaSide:
         except ConnectError as error:
             log.warning("The topic of flips still remembers connector %s, which was deleted: %s", connector, error)
 
-    def fly(self, partitions: Mapping[str, Collection[Partition]], now_ms: int) -> None:
-        """Send the canaries that are due."""
-        self.canaries.turn(partitions, now_ms)
+    def fly(self, partitions: Mapping[str, Collection[Partition]], now_ms: int, spared: Collection[str]) -> None:
+        """Send the canaries that are due, none to ``spared`` topics."""
+        self.canaries.turn(partitions, now_ms, spared)

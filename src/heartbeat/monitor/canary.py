@@ -34,14 +34,14 @@ Partition = tuple[str, int]
 class Flown:
     """How canaries fare. ``acknowledged_ms``: the time in the newest one that is committed; ``errors``: why the last one is not.
 
-    ``required``: the connectors of which every partition can be asked for canaries. ``refused``: why topics take none.
+    ``excused``: the connectors of which canaries cannot be demanded. ``refused``: why topics take none.
     ``dropped``: how many found no room to wait.
     """
 
     acknowledged_ms: Mapping[Partition, int] = field(default_factory=dict)
     errors: Mapping[Partition, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
-    required: frozenset[str] = frozenset()
+    excused: frozenset[str] = frozenset()
     dropped: int = 0
 
 
@@ -51,9 +51,9 @@ class _Refusal:
     retry_s: float
 
 
-def required_of(partitions: Mapping[str, Collection[Partition]], refused: Collection[str]) -> frozenset[str]:
-    """Return the connectors of which canaries can be demanded: no topic of theirs refuses them."""
-    return frozenset(connector for connector, known in partitions.items() if not any(topic in refused for topic, _ in known))
+def excused_of(partitions: Mapping[str, Collection[Partition]], without: Collection[str]) -> frozenset[str]:
+    """Return the connectors of which canaries cannot be demanded: a topic of theirs gets none."""
+    return frozenset(connector for connector, known in partitions.items() if any(topic in without for topic, _ in known))
 
 
 class Canaries:
@@ -78,17 +78,18 @@ class Canaries:
         self._dropped = 0
 
     def required(self, connector: str) -> bool:
-        """Tell whether canaries can be demanded of all of a connector's partitions."""
-        return connector in self.state.required
+        """Tell whether canaries can be demanded of all of a connector's partitions: yes, until one is known to get none."""
+        return self._sender is not None and connector not in self.state.excused
 
-    def turn(self, partitions: Mapping[str, Collection[Partition]], now_ms: int) -> None:
+    def turn(self, partitions: Mapping[str, Collection[Partition]], now_ms: int, spared: Collection[str] = ()) -> None:
         """Send what is due to these partitions, by connector, and take note of what became of others; in 0.2 s at most.
 
-        ``now_ms`` goes into the canary, and is not later than any clock says that its arrival is compared with.
+        ``now_ms`` goes into the canary, and is not later than any clock says that its arrival is compared with. ``spared`` topics get
+        none: somebody else who reads them would take canaries for beats.
         """
         if self._sender is None:
             return
-        wanted = {partition for known in partitions.values() for partition in known}
+        wanted = {partition for known in partitions.values() for partition in known if partition[0] not in spared}
         self._forget_all_but(wanted)
         now_s = self._clock()
         for partition in sorted(wanted - self._waiting):
@@ -99,7 +100,7 @@ class Canaries:
             dict(self._acknowledged_ms),
             dict(self._errors),
             {topic: refusal.text for topic, refusal in self._refused.items()},
-            required_of(partitions, self._refused),
+            excused_of(partitions, {*self._refused, *spared}),
             self._dropped,
         )
 
