@@ -12,7 +12,7 @@ from tests.monitor.judging import Index
 
 from heartbeat.beats.connection import Connection
 from heartbeat.embedded.redis import EmbeddedRedis
-from heartbeat.errors import InvalidConfig, UsageError
+from heartbeat.errors import InvalidConfig, StartError, UsageError
 from heartbeat.monitor import app
 from heartbeat.monitor.app import Monitor
 
@@ -121,6 +121,25 @@ def test_channels_that_hang_in_a_sending_hold_up_no_end(file: Path, server: Embe
         begun_s = time.monotonic()
         running.stop()
         assert time.monotonic() - begun_s < 6.5  # one after the other: as long as a sending may take, eight seconds
+
+
+@pytest.mark.parametrize(
+    "environment", [("SSL_CERT_FILE", "/nowhere"), ("http_proxy", "socks5://proxy:1080"), ("http_proxy", "proxy:secret")]
+)
+def test_a_channel_that_cannot_be_opened_is_told_and_holds_up_no_other(
+    file: Path, server: EmbeddedRedis, monitor: Monitor, environment: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*environment)
+    hook = '[[channel]]\nname = "hook"\ntype = "webhook"\nurl = "http://receiver.invalid/"\n'
+    file.write_text(toml(server, "night", hook).replace('["night"]', '["night", "hook"]'))
+    monitor.ask()
+    eventually(lambda: [state.channel for state in monitor.channels()] == ["night"], "the other one is delivered to")
+    eventually(lambda: monitor.trouble().startswith("channel hook: the "), "the dead man's switch must not be told that all is well")
+    (error,) = monitor.settings().errors
+    assert "cannot be used" in error
+    assert "secret" not in error
+    with pytest.raises(StartError, match="channel hook: the "):
+        app.test_channel(file, "hook", {})
 
 
 def test_a_test_message_goes_to_a_channel_of_the_settings(file: Path) -> None:

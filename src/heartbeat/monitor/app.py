@@ -16,7 +16,7 @@ from typing import Final
 from heartbeat import __version__, logs
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.outbox import Outbox, trim
-from heartbeat.errors import ConnectError, RetriableError, UsageError
+from heartbeat.errors import ConnectError, RetriableError, StartError, UsageError
 from heartbeat.monitor import alert, web
 from heartbeat.monitor.beyond import KafkaSide, Nothing
 from heartbeat.monitor.channels import open_channel
@@ -66,6 +66,7 @@ class Monitor:
         self._beyond = KafkaSide(settings.kafka, _now_ms) if settings.kafka is not None else Nothing()
         self._detector = Detector(Connection(self._server), f"{socket.gethostname()}-{os.getpid()}", self, self._beyond, _now_ms)
         self._deliverers: dict[tuple[Channel, float], Deliverer] = {}
+        self._unusable: tuple[str, ...] = ()
         self._recorder = self._recording(settings)
         self._web = web.serve(settings.monitor.listen, self)
         self._loops = self._made_loops()
@@ -91,7 +92,7 @@ class Monitor:
 
     def settings(self) -> InForce:
         """Return the settings in force."""
-        return InForce(self.rules, self._server, self._watched.errors)
+        return InForce(self.rules, self._server, (*self._watched.errors, *self._unusable))
 
     def start(self) -> None:
         """Start everything. Channels begin first: one that begins at the end of the flips must not begin behind the first of them."""
@@ -140,6 +141,8 @@ class Monitor:
         for name, look in seen.connectors.items():
             if look.blind is not None or look.error:
                 return f"connector {name}: {look.blind.message if look.blind is not None else look.error}"
+        if self._unusable:
+            return self._unusable[0]
         failing = [state for state in self.channels() if state.failures]
         return f"channel {failing[0].channel}: {failing[0].last_error}" if failing else ""
 
@@ -194,16 +197,22 @@ class Monitor:
         group_wait_s = self.live.monitor.group_wait_s
         wanted = [(channel, group_wait_s) for channel in self.live.channels]
         self._drop([key for key in self._deliverers if key not in wanted], time.monotonic() + _STOP_S)
-        for key in wanted:
-            if key not in self._deliverers:
-                channel = key[0]
-                outbox = Outbox(Connection(self._server), channel.name)
-                # Without a topic nothing is kept for longer than Redis keeps it, and one message says so.
-                pace = Pace(group_wait_s, settle_every_s=_SETTLE_EVERY_S if self._recorder is not None else 0.0)
-                with contextlib.suppress(ConnectError):  # Redis is away: nothing can be stored that this channel would miss
-                    outbox.lease()
-                self._deliverers[key] = Deliverer(channel.name, open_channel(channel), outbox, lambda: self.rules, pace)
-                self._deliverers[key].start()
+        unusable = []
+        for channel, _ in (key for key in wanted if key not in self._deliverers):
+            try:
+                opened = open_channel(channel)
+            except ValueError as error:  # the others are to be told all the same
+                unusable.append(f"channel {channel.name}: {error}")
+                log.error("Nobody is told by %s", unusable[-1])
+                continue
+            outbox = Outbox(Connection(self._server), channel.name)
+            # Without a topic nothing is kept for longer than Redis keeps it, and one message says so.
+            pace = Pace(group_wait_s, settle_every_s=_SETTLE_EVERY_S if self._recorder is not None else 0.0)
+            with contextlib.suppress(ConnectError):  # Redis is away: nothing can be stored that this channel would miss
+                outbox.lease()
+            deliverer = self._deliverers[channel, group_wait_s] = Deliverer(channel.name, opened, outbox, lambda: self.rules, pace)
+            deliverer.start()
+        self._unusable = tuple(unusable)
 
     def _drop(self, keys: Sequence[tuple[Channel, float]], deadline_s: float) -> None:
         # The loop that reads the settings, if it hangs in this at the end, may have been faster.
@@ -248,12 +257,16 @@ def test_channel(file: Path, name: str, environment: Mapping[str, str]) -> tuple
     Raises:
         InvalidConfig: the settings cannot be used.
         UsageError: they name no such channel.
+        StartError: it cannot be opened.
     """
     settings = Watched(file, environment).settings
     found = next((channel for channel in settings.channels if channel.name == name), None)
     if found is None:
         raise UsageError(f"{file} has no channel {name!r}. {nearest(name, [channel.name for channel in settings.channels])}")
-    channel = open_channel(found)
+    try:
+        channel = open_channel(found)
+    except ValueError as error:
+        raise StartError(f"channel {name}: {error}") from error
     try:
         delivery = alert.test(name, channel, _now_ms())
     finally:

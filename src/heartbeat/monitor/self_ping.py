@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -38,13 +39,11 @@ class SelfPing:
             self._say(f"The outside switch hears nothing from us: {trouble}", now_s)
             return _TURN_S
         self._due_s = now_s + settings.every_s
-        poster = Poster("self", settings.url, _TIMEOUT_S, "GET")
         try:
-            poster.send(b"", {})
-        except TransportError as error:
+            with contextlib.closing(Poster("self", settings.url, _TIMEOUT_S, "GET")) as poster:
+                poster.send(b"", {})
+        except (TransportError, ValueError) as error:
             self._say(f"The outside switch was not reached: {error}", now_s)
-        finally:
-            poster.close()
         return _TURN_S
 
     def _say(self, text: str, now_s: float) -> None:

@@ -103,7 +103,7 @@ class Rules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The settings by which the monitor works, and ``errors``: why the file as it is now is not among them."""
+    """The settings by which the monitor works, and ``errors``: why the file as it is now, or a channel of it, is not among them."""
 
     rules: Rules
     redis: Server

@@ -57,7 +57,7 @@ def open_channel(settings: Named) -> Channel:
     """Return the channel that the settings ask for. Imported here: whoever only logs needs no HTTP.
 
     Raises:
-        ValueError: there is no such type, or the URL cannot be used.
+        ValueError: there is no such type, or the URL, or what the environment says of proxies and certificates, cannot be used.
     """
     timeout_s = min(settings.timeout_s, LONGEST_SEND_S)
     if settings.type == "log":

@@ -37,7 +37,7 @@ class Poster:
     """Sends requests to one URL. A connection is not kept: between two alerts any would have gone stale.
 
     Raises:
-        ValueError: the URL is none that can be posted to.
+        ValueError: the URL is none that can be posted to, or proxy or certificates that the environment names cannot be used.
     """
 
     def __init__(self, name: str, url: str, timeout_s: float, method: str = "POST") -> None:
@@ -47,15 +47,24 @@ class Poster:
         proxy = proxy_of(self._url)
         if proxy is not None:
             log.info("Channel %s goes through the proxy %s, as the environment says", visible(name), _without_account(proxy))
-        self._client = httpx2.Client(
-            verify=httpx2.create_ssl_context(),  # the system's certificates, or those of SSL_CERT_FILE: where a company adds its own
-            proxy=proxy,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=timeout_s,
-            limits=httpx2.Limits(max_keepalive_connections=0),
-            headers={"User-Agent": "redis-heartbeat-sink", "Accept-Encoding": "identity"},
-        )
+        try:
+            certificates = httpx2.create_ssl_context()  # the system's, or those of SSL_CERT_FILE: where a company adds its own
+        except OSError as error:
+            raise ValueError(f"the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be used: {error}") from error
+        try:
+            self._client = httpx2.Client(
+                verify=certificates,
+                proxy=proxy,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=timeout_s,
+                limits=httpx2.Limits(max_keepalive_connections=0),
+                headers={"User-Agent": "redis-heartbeat-sink", "Accept-Encoding": "identity"},
+            )
+        except (ImportError, httpx2.InvalidURL, ValueError) as error:  # what it says may quote the proxy's password
+            raise ValueError(
+                "the proxy that the environment names cannot be used: it must be http:// or https://, and name a host"
+            ) from error
 
     def send(self, body: bytes, headers: Mapping[str, str]) -> None:
         """Send a body. A 2xx is success.
