@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,36 @@ def test_channels_that_hang_in_a_sending_hold_up_no_end(file: Path, server: Embe
         begun_s = time.monotonic()
         running.stop()
         assert time.monotonic() - begun_s < 6.5  # one after the other: as long as a sending may take, eight seconds
+
+
+class Revoked(BaseHTTPRequestHandler):
+    """A receiver that nobody can post to any more."""
+
+    def do_POST(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_channel_that_refuses_for_good_is_trouble(file: Path, server: EmbeddedRedis, connection: Connection) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Revoked) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        hook = f'[[channel]]\nname = "hook"\ntype = "webhook"\nurl = "http://127.0.0.1:{receiver.server_port}/"\n'
+        file.write_text(toml(server, more=hook).replace('["ops"]', '["ops", "hook"]'))
+        running = Monitor(file, {})
+        running.start()
+        try:
+            index = Index(connection)
+            index.beat("pump", at=-80_000)
+            index.prove()
+            eventually(lambda: [state.lost for state in running.channels() if state.channel == "hook"] == [1], "it was refused")
+            index.prove()
+            eventually(lambda: running.trouble() == "channel hook: HTTP 404", "the dead man's switch must not be told that all is well")
+        finally:
+            running.stop()
+            receiver.shutdown()
 
 
 @pytest.mark.parametrize(

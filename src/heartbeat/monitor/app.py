@@ -143,7 +143,7 @@ class Monitor:
                 return f"connector {name}: {look.blind.message if look.blind is not None else look.error}"
         if self._unusable:
             return self._unusable[0]
-        failing = [state for state in self.channels() if state.failures]
+        failing = [state for state in self.channels() if state.last_error]  # what was refused for good is no failure to try again
         return f"channel {failing[0].channel}: {failing[0].last_error}" if failing else ""
 
     # The turns of its loops
