@@ -25,7 +25,8 @@ from heartbeat.monitor.alert import DELIVERED, Delivery
 from heartbeat.monitor.flips import incident_of, pipeline_of
 from heartbeat.monitor.incidents import Watched
 from heartbeat.monitor.rules import Policy
-from heartbeat.monitor.vision import CONSUMER, Blindness
+from heartbeat.monitor.vision import CONSUMER
+from heartbeat.monitor.watch import Kept
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "keyspace.md"
 CONNECTOR = "pumps"
@@ -84,7 +85,7 @@ def watch(connection: Connection) -> None:
     policy = Policy(5_000, 0, "critical", (), (OPS,))
     flip = incidents.silent(Watched(CONNECTOR, "pump:5", 1795366500000, 60_000, policy))
     incident = incident_of(CONNECTOR, pipeline_of(CONNECTOR), DOWN_DETECTED_MS)
-    stage = Blindness(CONSUMER, "no worker reports on beats-1", BLIND_SINCE_MS, "beats", 1, incident)
+    stage = Kept(CONSUMER, "no worker reports on beats-1", BLIND_SINCE_MS, "beats", 1, incident, after_ms=10_000)
     blind = incidents.went_blind(CONNECTOR, stage)
     index.restore({"pump:5": 1795366500000}, msgspec.json.encode(stage))
     index.expect(["pump:10"], 1795366690000)
@@ -134,7 +135,7 @@ def test_the_fields_of_a_flips_entry_are_those_of_the_scripts() -> None:
 
 
 def test_the_fields_of_blindness_are_those_that_are_kept() -> None:
-    assert column("| Of `blind` | Meaning |") == list(Blindness.__struct_fields__)
+    assert column("| Of `blind` | Meaning |") == list(Kept.__struct_fields__)
 
 
 def test_the_fields_of_a_channel_are_those_of_the_scripts() -> None:

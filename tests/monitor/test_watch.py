@@ -325,6 +325,19 @@ def test_with_canaries_a_partition_without_one_holds_verdicts_up(index: Index, m
     assert index.told() == [("pump", "DOWN", "silence")]
 
 
+def test_two_monitors_of_different_patience_tell_a_blindness_once(index: Index, monitor: Monitor, connection: Connection) -> None:
+    patient = Monitor(connection, "patient")
+    monitor.settings.live, patient.settings.live = ruled(blind_after_s=3.0), ruled(blind_after_s=60.0)
+    index.prove(-20_000)
+    for _ in range(3):
+        monitor.tick()
+        patient.tick()
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind")]
+    index.prove()
+    patient.tick()
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind"), ("pipeline:pumps", "SIGHTED", "sighted")]
+
+
 def test_canaries_that_nobody_sent_while_no_monitor_ran_blind_nobody(index: Index, monitor: Monitor) -> None:
     monitor.kafka.canaries = True
     now = index.now()

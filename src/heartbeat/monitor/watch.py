@@ -172,7 +172,8 @@ class Watch:
         elif found is None and kept is not None:
             before = _blindness(kept)
             flip = incidents.sighted_again(self._connector, before, min(now_ms, turn.reading.redis_ms))
-            if self._index.sighted(self._terms(turn), after_ms, kept, _json(flip)):
+            # Whoever is the most impatient opens it: by another's patience it would end, and be opened again, with every tick.
+            if self._index.sighted(self._terms(turn), min(after_ms, _after_ms(kept) or after_ms), kept, _json(flip)):
                 log.warning("Sight of %s has returned after %.1f s", self._connector, (now_ms - before.since_ms) / 1000)
                 kept, self._stored = None, True
         self._kept = kept
@@ -182,7 +183,7 @@ class Watch:
 
     def _open(self, turn: _Turn, after_ms: int, found: Blindness, kept: bytes | None, *, believed: bool) -> bytes | None:
         flip = incidents.went_blind(self._connector, found)
-        new = _json(msgspec.structs.replace(found, incident=flip.incident))
+        new = _json(Kept(**{**msgspec.structs.asdict(found), "incident": flip.incident}, after_ms=after_ms))
         if self._index.blind(self._terms(turn), after_ms, new, _json(flip), believed=believed):
             log.warning("Blind: nothing can be concluded from silence in %s: %s", self._connector, flip.message)
             self._stored = True
@@ -309,11 +310,24 @@ def _json(value: msgspec.Struct) -> bytes:
     return msgspec.json.encode(value)
 
 
+class Kept(Blindness, frozen=True):
+    """A blindness as it is kept while its incident is open. ``after_ms`` is how old proof may be for whoever opened it, 0 if unknown."""
+
+    after_ms: int = 0
+
+
 def _blindness(kept: bytes) -> Blindness:
     try:
         return msgspec.json.decode(kept, type=Blindness)
     except msgspec.MsgspecError:
         return Blindness("", "", 0)
+
+
+def _after_ms(kept: bytes) -> int:
+    try:
+        return msgspec.json.decode(kept, type=Kept).after_ms
+    except msgspec.MsgspecError:
+        return 0
 
 
 class _Said(msgspec.Struct):
