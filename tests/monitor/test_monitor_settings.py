@@ -151,7 +151,7 @@ def test_every_error_is_told_at_once_in_reading_order(path: Path) -> None:
         (OPS + "timeout_s = 11", r"line 4: `timeout_s` in \[\[channel\]\]: expected `float` <= 8.0"),
         (OPS.replace("ops", "kafka:x"), r"line 2: `kafka:x` cannot be a channel's name.+"),
         (OPS.replace("ops", "a\\u202eb"), r"line 2: `a\\u202eb` cannot be a channel's name.+"),
-        ('[kafka]\nbootstrap_servers = "b:1"\ncanary_every_s = 10', r"line 3: `canary_every_s` .+ less than `blind_after_s`, 10"),
+        ('[kafka]\nbootstrap_servers = "b:1"\ncanary_every_s = 5.5', r"line 3: `canary_every_s` .+ at most half of `blind_after_s`, 10"),
         ('[kafka]\nbootstrap_servers = "b:1"\n[kafka.properties]\na.b = 1.5', r"line 4: `a.b` in \[kafka.properties\]: expected `str`"),
         ('[kafka]\nbootstrap_servers = "b:1"\n[kafka.properties]\na.b = "c"\n"a.b" = "d"', r"line 5: `a.b` is twice in .+"),
         ("[self]\nurl = 'mailto:x@example.com'", r"line 2: `url` in \[self\]: expected http.+"),

@@ -318,8 +318,9 @@ def _check_places(document: Document, settings: Settings) -> None:
     if settings.self_ is not None and settings.self_.url and not _is_http(settings.self_.url):
         document.wrong(("self", "url"), "`url` in [self]: expected http://... or https://...")
     kafka, blind_after_s = settings.kafka, settings.monitor.blind_after_s
-    if kafka is not None and kafka.canary and kafka.canary_every_s >= blind_after_s:
-        document.wrong(("kafka", "canary_every_s"), f"`canary_every_s` in [kafka]: expected less than `blind_after_s`, {blind_after_s:g}")
+    if kafka is not None and kafka.canary and 2 * kafka.canary_every_s > blind_after_s:  # or each one that is late is a blindness
+        text = f"`canary_every_s` in [kafka]: expected at most half of `blind_after_s`, {blind_after_s:g}"
+        document.wrong(("kafka", "canary_every_s"), text)
 
 
 def _address(listen: str) -> tuple[str, int]:
