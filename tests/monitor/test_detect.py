@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.monitor.judging import TTL, Index, Kafka, Monitor
 
+from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Argument, Connection, Server
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import time_ms
@@ -287,6 +288,16 @@ def test_a_loss_of_what_was_stored_just_now_is_noticed_too(index: Index, monitor
     index.prove()
     monitor.tick(3)
     assert index.told() == [SIGHTED]
+
+
+def test_a_loss_is_not_overlooked_if_the_reply_that_tells_of_it_is_lost(index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.prove()
+    monitor.tick()
+    lose(connection)
+    verdicts.known(connection, monitor.name, b'{"tick_ms":0}', index.now())  # as Redis took it; nobody has heard the reply
+    monitor.tick()
+    assert set(monitor.detector.state.connectors) == {"pumps"}
+    assert monitor.kafka.forgotten == []
 
 
 def test_a_loss_is_not_overlooked_if_redis_fails_while_it_is_looked_at(index: Index, failing: Failing, connection: Connection) -> None:

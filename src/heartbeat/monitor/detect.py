@@ -61,6 +61,7 @@ class Detector:
         self._clock = clock
         self._watches: dict[str, Watch] = {}
         self._said = False
+        self._born_ms = 0
         self._closing: list[Flip] = []
         self._lost = False
         self._error_log = logs.Every(_ERROR_LOG_S)
@@ -84,7 +85,9 @@ class Detector:
         said = msgspec.json.encode({"tick_ms": now_ms})
         known = verdicts.known(self._connection, self._name, said, now_ms)
         names = known.connectors
-        self._lost = self._lost or (self._said and not known.knew_us)
+        # Redis may have taken our word and lost the reply: then it knows us, but not since when there are monitors.
+        self._lost = self._lost or (self._said and not (known.knew_us and known.born_ms == self._born_ms))
+        self._born_ms = known.born_ms
         kept = {*names, *(self._watches if self._lost else ())}  # what has lost its data has lost their names too
         self._said = True
         for name in self._watches.keys() - kept:
