@@ -393,3 +393,15 @@ def test_many_that_come_back_at_once_are_closed_each_once(index: Index, monitor:
     assert index.down() == {}
     told = index.told()
     assert len(told) == len(set(told)) == 2 * MANY
+
+
+def test_nobody_hurries_while_nobody_can_be_judged(index: Index, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a gap in our looking: for minutes all that is due is unproven."""
+    monkeypatch.setattr(watch, "_MOST_DUE", 1_000)
+    index.beat(*(f"pump-{n}" for n in range(MANY)), at=-80_000)
+    index.prove(since=-1_000)
+    monitor.tick()
+    assert not monitor.detector.state.connectors["pumps"].busy
+    index.prove()
+    monitor.tick()
+    assert monitor.detector.state.connectors["pumps"].busy
