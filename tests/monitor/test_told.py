@@ -26,7 +26,8 @@ class Scene:
 
     def deliver(self) -> list[Flip]:
         """Take what the channel has not got yet; return it."""
-        self.outbox.lease()
+        fence = self.outbox.lease().fence
+        self.told.held(self.outbox.born, fence)
         entries = self.outbox.read(100)
         sent = [Sent(flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None]
         self.told.note(sent)
@@ -36,7 +37,8 @@ class Scene:
 
     def settle(self) -> None:
         """Hold what was told against Redis."""
-        self.outbox.lease()
+        fence = self.outbox.lease().fence
+        self.told.held(self.outbox.born, fence)
         self.told.settle(self.outbox, self.index.now())
 
 
@@ -130,3 +132,27 @@ def test_a_connector_that_comes_back_late_after_a_loss_gets_its_incidents_back(s
     scene.index.prove()
     scene.settle()
     assert list(scene.index.down()) == ["pump"]
+
+
+def test_who_has_the_lease_back_knows_nothing_of_what_another_has_told(scene: Scene, connection: Connection) -> None:
+    """Its end may have been told by the other: put back, it would hide the next silence of the source."""
+    scene.outbox.release()
+    other = Outbox(connection, "ops")
+    assert other.lease().fence
+    scene.deliver()
+    scene.index.beat("pump")
+    scene.monitor.tick()
+    (ended,) = other.read(100)
+    assert other.advance([ended])
+    other.release()
+    connection.call("DEL", scene.index.keys.flips)
+    scene.settle()
+    assert scene.index.down() == {}
+
+
+def test_who_has_the_first_lease_after_a_loss_knows_what_was_told(scene: Scene) -> None:
+    judged = scene.index.down()["pump"]
+    scene.index.connection.call("FLUSHALL")
+    scene.index.prove()
+    scene.settle()
+    assert scene.index.down() == {"pump": judged}

@@ -182,10 +182,12 @@ class Deliverer:
     def _lease(self) -> bool:
         """Take or renew the lease; False if Redis is away, and all stays as it was."""
         try:
-            leader = self._outbox.lease().fence > 0
+            fence = self._outbox.lease().fence
         except ConnectError as error:
             self._redis_away(error, self._pace.monotonic_s())
             return False
+        leader = fence > 0
+        self._sent.held(self._outbox.born, fence)
         if leader != self.state.leader:
             log.info("Channel %s is %s", visible(self._name), "ours to deliver to" if leader else "another monitor's")
             self.state = replace(self.state, leader=leader)

@@ -70,7 +70,7 @@ class Detector:
         """Look once. Returns flips that are to be told and stand in no stream: Redis is away, or what they are of was deleted."""
         begun_ms = self._clock()
         try:
-            looks = self._look(begun_ms)
+            looks = self._look_again(begun_ms)
         except ConnectError as error:
             self._connection.close()
             self._warn(begun_ms, str(error))
@@ -80,6 +80,21 @@ class Detector:
         self.state = Observation(begun_ms, self._clock() - begun_ms, looks, "", begun_ms)
         closing, self._closing = self._closing, []
         return closing
+
+    def _look_again(self, now_ms: int) -> dict[str, Look]:
+        """Look, and where that would be told as an outage, look twice: a connection that was cut may hide a Redis that is back."""
+        try:
+            return self._look(now_ms)
+        except ConnectError:
+            if not self._told_by(now_ms):
+                raise
+            self._connection.close()
+            return self._look(now_ms)
+
+    def _told_by(self, now_ms: int) -> bool:
+        """Tell whether Redis has been away for so long that people are told."""
+        since_ms = self.state.redis_ok_ms
+        return bool(since_ms) and now_ms - since_ms > self._live.live.monitor.blind_after_s * 1000
 
     def _look(self, now_ms: int) -> dict[str, Look]:
         said = msgspec.json.encode({"tick_ms": now_ms})
@@ -118,10 +133,9 @@ class Detector:
             return replace(watch.look, error=str(error))
 
     def _without_redis(self, now_ms: int, error: str) -> list[Flip]:
-        since_ms = self.state.redis_ok_ms
-        if not since_ms or now_ms - since_ms <= self._live.live.monitor.blind_after_s * 1000:
+        if not self._told_by(now_ms):
             return []
-        found = []
+        since_ms, found = self.state.redis_ok_ms, []
         for name, watch in self._watches.items():
             # Every monitor comes to the same incident by itself: the newest flip is the last thing that all of them have seen.
             incident = incident_of(name, pipeline_of(name), watch.newest_flip_ms)

@@ -35,6 +35,16 @@ class Told:
         self.keys: OrderedDict[str, str] = OrderedDict()
         self._open: OrderedDict[str, Sent] = OrderedDict()
         self._born = ""
+        self._tenure = ("", 0)
+
+    def held(self, born: str, fence: int) -> None:
+        """Take note of the lease. Who has not had it all the while does not know what is open: another may have told its end.
+
+        In a Redis that has lost its data the channel is born anew, and whoever has its first lease there has followed nobody.
+        """
+        if (born, fence) != self._tenure and not (fence == 1 and born != self._tenure[0]):
+            self._open.clear()
+        self._tenure = (born, fence)
 
     def note(self, sent: Iterable[Sent]) -> None:
         """Take note of flips that the channel has taken."""
