@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +13,7 @@ import msgspec
 
 from heartbeat import logs
 from heartbeat.errors import ConnectError, UsageError
+from heartbeat.replies import body_of
 
 _TIMEOUT_S: Final = 4.0
 """A worker that has lost its brokers takes three seconds for ``GET /``."""
@@ -128,7 +128,7 @@ def _get(parts: SplitResult, path: str, kind: Any) -> Any:
     try:
         connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
         reply = connection.getresponse()
-        body = _body(reply)
+        body = body_of(reply, _TIMEOUT_S, _MOST_BYTES)
         if reply.status != 200:
             raise ConnectError(f"it answers {reply.status} {reply.reason}")
         return msgspec.json.decode(body, type=kind)
@@ -140,15 +140,3 @@ def _get(parts: SplitResult, path: str, kind: Any) -> Any:
         raise ConnectError(f"it does not answer as Kafka Connect does: {error}") from error
     finally:
         connection.close()
-
-
-def _body(reply: http.client.HTTPResponse) -> bytes:
-    """Read the body within the time-out as a whole: a socket's own time-out starts anew with every byte."""
-    deadline_s, body = time.monotonic() + _TIMEOUT_S, bytearray()
-    while part := reply.read1(1 << 16):
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise ConnectError(f"it answers with more than {_MOST_BYTES >> 20} MB")
-        if time.monotonic() > deadline_s:
-            raise TimeoutError
-    return bytes(body)

@@ -18,6 +18,7 @@ from heartbeat.beats.history_report import duration, printable
 from heartbeat.errors import ConnectError, UsageError
 from heartbeat.monitor.flips import DOWN, LATE, NEW, PAUSED, UNKNOWN, UP
 from heartbeat.monitor.sources import MOST_AT_ONCE, Source
+from heartbeat.replies import body_of
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 MOST_SHOWN: Final = 50
@@ -210,7 +211,7 @@ def _get(parts: SplitResult, path: str, kind: Any) -> Any:
     try:
         connection.request("GET", parts.path.rstrip("/") + path, headers={"Accept": "application/json"})
         reply = connection.getresponse()
-        body = _body(reply)
+        body = body_of(reply, _TIMEOUT_S, _MOST_BYTES)
         if reply.status != 200:
             raise ConnectError(f"it answers {reply.status}: {_reason(body) or reply.reason}")
         return msgspec.json.decode(body, type=kind)
@@ -222,18 +223,6 @@ def _get(parts: SplitResult, path: str, kind: Any) -> Any:
         raise ConnectError(f"it does not answer as a monitor does: {error}") from error
     finally:
         connection.close()
-
-
-def _body(reply: http.client.HTTPResponse) -> bytes:
-    """Read the body within the time-out as a whole: a socket's own time-out starts anew with every byte."""
-    deadline_s, body = time.monotonic() + _TIMEOUT_S, bytearray()
-    while part := reply.read1(1 << 16):
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise ConnectError(f"it answers with more than {_MOST_BYTES >> 20} MB")
-        if time.monotonic() > deadline_s:
-            raise TimeoutError
-    return bytes(body)
 
 
 def _reason(body: bytes) -> str:
