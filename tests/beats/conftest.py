@@ -1,43 +1,12 @@
-"""A real Redis for the tests of this folder: expiry and scripts are what they are about, so nothing imitates it."""
+"""The two halves of an index, over the connection of the test."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
 
-from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.connection import Connection
 from heartbeat.beats.keyspace import Keyspace
 from heartbeat.beats.partitions import Partitions
-from heartbeat.embedded.redis import EmbeddedRedis
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as server:
-        yield server
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Connection]]:
-    with contextlib.ExitStack() as stack:
-
-        def open_(host: str, port: int, **more: Any) -> Connection:
-            connection = Connection(Server(host, port, **more))
-            stack.callback(connection.close)
-            return connection
-
-        yield open_
-
-
-@pytest.fixture
-def connection(server: EmbeddedRedis, opened: Callable[..., Connection]) -> Connection:
-    """A connection to an empty server."""
-    connection = opened(server.host, server.port)
-    connection.execute("FLUSHALL")
-    return connection
 
 
 @pytest.fixture
