@@ -156,8 +156,8 @@ class Monitor:
             Loop("trim", lambda: self._trim(trimming), trimming.close),
             Loop("self", SelfPing(lambda: self.live.self_, self.trouble, time.monotonic).turn),
         ]
-        if isinstance(self._beyond, KafkaSide):
-            loops.append(Loop("canary", lambda: self._fly(self._beyond)))
+        if isinstance(beyond := self._beyond, KafkaSide):
+            loops.append(Loop("canary", lambda: self._fly(beyond)))
         if self._recorder is not None:
             recorder = self._recorder
             loops.append(Loop("recorder", lambda: 0.0 if recorder.turn() else _RECORD_TURN_S, recorder.close))
@@ -172,15 +172,14 @@ class Monitor:
         busy = any(look.busy for look in seen.connectors.values())
         return 0.0 if busy else max(0.0, _TICK_S - seen.took_ms / 1000)
 
-    def _fly(self, beyond: KafkaSide | Nothing) -> float:
-        if isinstance(beyond, KafkaSide):
-            looks = self.observation().connectors
-            partitions = {
-                name: [(part.topic, part.partition) for part in look.partitions] for name, look in looks.items() if look.takes_canaries
-            }
-            spared = {part.topic for look in looks.values() if not look.takes_canaries for part in look.partitions}
-            # By the clock that is behind: a canary must not claim to be younger than it is.
-            beyond.fly(partitions, _now_ms() + min([0, *(look.ahead_ms for look in looks.values())]), spared)
+    def _fly(self, beyond: KafkaSide) -> float:
+        looks = self.observation().connectors
+        partitions = {
+            name: [(part.topic, part.partition) for part in look.partitions] for name, look in looks.items() if look.takes_canaries
+        }
+        spared = {part.topic for look in looks.values() if not look.takes_canaries for part in look.partitions}
+        # By the clock that is behind: a canary must not claim to be younger than it is.
+        beyond.fly(partitions, _now_ms() + min([0, *(look.ahead_ms for look in looks.values())]), spared)
         return _CANARY_TURN_S
 
     def _trim(self, connection: Connection) -> float:

@@ -219,10 +219,10 @@ class Watch:
     def _judge_silence(self, turn: _Turn) -> bool:
         """Judge who is due and provable, the longest silent first. Return whether more is left, and going on at once is worth it."""
         slack_ms = round(turn.settings.slack_s * 1000)
-        if turn.proven_ms is None or turn.seen.asked_ms is None:
+        if turn.proven_ms is None:
             return False
         now_ms = min(self._clock(), turn.reading.redis_ms)
-        until_ms = min(now_ms - turn.rules.shortest_grace_ms, turn.proven_ms - slack_ms, turn.seen.asked_ms - slack_ms)
+        until_ms = min(now_ms - turn.rules.shortest_grace_ms, turn.proven_ms - slack_ms)
         moved = False  # after a gap in our looking nobody may be, for minutes
         for _ in range(_MOST_DUE // _AT_ONCE):
             due = self._index.due(until_ms, self._first_due, _AT_ONCE)
