@@ -8,22 +8,25 @@ import runpy
 import time
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.monitor.views import NOW, Channel, Look, Observation, Seen
+from tests.monitor.views import NOW, SEEN, Seen
 from tests.test_documents import ENGLISH, ROOT, blocks, rows
 
 from heartbeat.errors import BadRequest
 from heartbeat.monitor import metrics, settings
 from heartbeat.monitor.channels.webhook import signature
+from heartbeat.monitor.deliver import DelivererState
 from heartbeat.monitor.flips import STATES, Flip
 from heartbeat.monitor.messages import Message, text_of
 from heartbeat.monitor.rules import check
 from heartbeat.monitor.sources import Asked, Source
+from heartbeat.monitor.watch import Look
 
 DOCUMENT = ROOT / "docs" / "monitor.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -71,7 +74,7 @@ def test_every_table_of_the_settings_is_told() -> None:
 
 
 def test_the_figures_are_those_that_it_tells() -> None:
-    view = Seen(Observation(connectors={"pumps": Look(proven_until_ms=NOW)}), (Channel(last_success_ms=NOW),))
+    view = Seen(replace(SEEN, connectors={"pumps": Look(proven_until_ms=NOW)}), (DelivererState("ops", last_success_ms=NOW),))
     told = {
         sample.name: sorted(sample.labels)
         for family in text_string_to_metric_families(metrics.page(view, NOW).decode())

@@ -24,29 +24,15 @@ from heartbeat.monitor.channels import TransportError
 from heartbeat.monitor.deliver import Deliverer, Pace, backoff_s, flip_of
 from heartbeat.monitor.flips import Flip, incident_of, key_of
 from heartbeat.monitor.messages import Message
+from heartbeat.monitor.rules import Rules
+from heartbeat.monitor.settings import Defaults, Rule, Settings
 
 DEADLINE_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    channels: tuple[str, ...]
-    grace_ms: int = 5_000
-    severity: str = "critical"
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Rules:
-    """Everything goes to ``ops``, but what begins with ``quiet``."""
-
-    pipeline: tuple[str, ...] = ("ops",)
-
-    def of(self, connector: str, source: str, /) -> Policy:
-        return Policy(() if source.startswith("quiet") else ("ops", "slow"))
-
-    def pipeline_channels(self) -> tuple[str, ...]:
-        return self.pipeline
+QUIET = Rule("quiet*", channels=())
+RULES = Rules(Settings(defaults=Defaults(channels=("ops", "slow")), rules=(QUIET,)))
+"""Everybody is told everything, but of what begins with ``quiet``."""
 
 
 @dataclass(slots=True)
@@ -108,7 +94,7 @@ class World:
             connection.close()
 
     def deliverer(self, hook: Hook, name: str = "ops", *, group_wait_s: float = 0.0, rules: Rules | None = None) -> Deliverer:
-        which, box = rules or Rules(), Outbox(self.connect(), name)
+        which, box = rules or RULES, Outbox(self.connect(), name)
         return Deliverer(name, hook, box, lambda: which, Pace(group_wait_s, self.clock, lambda: 1_755_000_000.0, lambda: 0.0))
 
     def append(self, *flips: Flip, connector: str = "pumps") -> None:
@@ -165,7 +151,7 @@ def test_a_flip_is_delivered_once_and_noted(world: World) -> None:
 
 def test_flips_that_are_not_for_the_channel_are_passed_over(world: World) -> None:
     hook = Hook()
-    deliverer = begun(world, hook, rules=Rules(pipeline=()))
+    deliverer = begun(world, hook, rules=Rules(Settings(rules=(QUIET, Rule("*", channels=("ops",))))))
     world.append(flip("quiet-1"), flip("pipeline:pumps", "BLIND"))
     deliverer.turn()
     assert hook.got == []

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
-from tests.monitor.views import Look, Observation, Rules, Seen
+from tests.monitor.views import RULES, SEEN, Seen
 
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, Keys
@@ -22,6 +23,7 @@ from heartbeat.monitor.flips import incident_of
 from heartbeat.monitor.status import ALL_UP, MOST_SHOWN, NOT_KNOWN, SOME_DOWN, report, run
 from heartbeat.monitor.view import InForce
 from heartbeat.monitor.vision import Blindness
+from heartbeat.monitor.watch import Look
 from heartbeat.monitor.web import serve
 
 HOUR = 3_600_000
@@ -56,8 +58,8 @@ def store(connection: Connection, connector: str, **rooms: Mapping[str, int]) ->
 def monitor(redis: EmbeddedRedis, *, tick_ms: int | None = None, error: str = "", **looks: Look) -> Iterator[str]:
     """A monitor that sees this, and has just looked if nothing else is said; its URL."""
     tick_ms = now_ms() + HOUR if tick_ms is None else tick_ms  # a tick to come stays fresh, however slow the machine is
-    observation = Observation(tick_ms=tick_ms, connectors=looks, error=error)
-    server = serve("127.0.0.1:0", Seen(observation, (), InForce(Rules(), Server(redis.host, redis.port))))
+    observation = replace(SEEN, tick_ms=tick_ms, connectors=looks, error=error)
+    server = serve("127.0.0.1:0", Seen(observation, (), InForce(RULES, Server(redis.host, redis.port))))
     server.start()
     try:
         yield server.origin
@@ -152,9 +154,9 @@ def test_who_is_judged_between_two_questions_does_not_pass_for_up(redis: Embedde
             if Judging.asked == moment:
                 connection.calls(("ZREM", keys.deadlines, "s"), ("ZADD", keys.down, 1, "s"))
             Judging.asked += 1
-            return InForce(Rules(), Server(redis.host, redis.port))
+            return InForce(RULES, Server(redis.host, redis.port))
 
-    server = serve("127.0.0.1:0", Judging(Observation(tick_ms=now_ms() + HOUR, connectors={"c": Look(sources=2)})))
+    server = serve("127.0.0.1:0", Judging(replace(SEEN, tick_ms=now_ms() + HOUR, connectors={"c": Look(sources=2)})))
     server.start()
     try:
         assert report(server.origin, now_ms())[1] != ALL_UP
@@ -216,7 +218,7 @@ def test_where_nobody_listens_it_says_what_to_do() -> None:
 
 
 def test_a_redis_that_is_away_is_what_the_monitor_says(redis: EmbeddedRedis) -> None:
-    view = Seen(Observation(tick_ms=now_ms()), (), InForce(Rules(), Server(LOOPBACK, free_port())))
+    view = Seen(replace(SEEN, tick_ms=now_ms()), (), InForce(RULES, Server(LOOPBACK, free_port())))
     server = serve("127.0.0.1:0", view)
     server.start()
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tests.monitor.views import NOW, Channel, Look, Observation, Rules, Seen
+from tests.monitor.views import NOW, RULES, SEEN, Seen
 
 from heartbeat import logs
 from heartbeat.beats.connection import Connection, Server
@@ -22,9 +22,11 @@ from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.embedded.ports import LOOPBACK, free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import StartError
+from heartbeat.monitor.deliver import DelivererState
 from heartbeat.monitor.flips import STATES, incident_of
 from heartbeat.monitor.view import InForce
 from heartbeat.monitor.vision import Blindness, Part
+from heartbeat.monitor.watch import Look
 from heartbeat.monitor.web import Web, serve
 
 TTL = 60_000
@@ -39,33 +41,33 @@ def client_of(view: Seen, now_ms: int = NOW) -> TestClient:
 
 
 def test_it_is_healthy_while_the_detection_loop_turns() -> None:
-    assert client_of(Seen(Observation(tick_ms=NOW - 9_000))).get("/healthz").status_code == 200
-    reply = client_of(Seen(Observation(tick_ms=NOW - 25_000))).get("/healthz")
+    assert client_of(Seen(replace(SEEN, tick_ms=NOW - 9_000))).get("/healthz").status_code == 200
+    reply = client_of(Seen(replace(SEEN, tick_ms=NOW - 25_000))).get("/healthz")
     assert (reply.status_code, reply.json()) == (503, {"error": "nothing has been looked at for 25 s"})
-    assert client_of(Seen(Observation(tick_ms=0))).get("/healthz").status_code == 503
+    assert client_of(Seen(replace(SEEN, tick_ms=0))).get("/healthz").status_code == 503
 
 
 def test_redis_being_away_makes_it_unready_and_not_unhealthy() -> None:
-    client = client_of(Seen(Observation(error="Redis at there:1: refused")))
+    client = client_of(Seen(replace(SEEN, error="Redis at there:1: refused")))
     assert client.get("/healthz").status_code == 200
     reply = client.get("/readyz")
     assert (reply.status_code, reply.json()["errors"]) == (503, ["Redis at there:1: refused"])
 
 
 def test_an_index_that_cannot_be_looked_at_makes_it_unready() -> None:
-    client = client_of(Seen(Observation(connectors={"c": Look(error="Redis refuses us"), "d": Look()})))
+    client = client_of(Seen(replace(SEEN, connectors={"c": Look(error="Redis refuses us"), "d": Look()})))
     assert (client.get("/readyz").status_code, client.get("/readyz").json()["errors"]) == (503, ["connector c: Redis refuses us"])
     assert [one["error"] for one in client.get("/api/v1/pipeline").json()["connectors"]] == ["Redis refuses us", None]
 
 
 def test_a_file_that_is_not_in_force_makes_it_unready() -> None:
-    view = Seen(in_force=InForce(Rules(), Server(LOOPBACK, 1), ("monitor.toml, line 3: no such key",)))
+    view = Seen(in_force=InForce(RULES, Server(LOOPBACK, 1), ("monitor.toml, line 3: no such key",)))
     reply = client_of(view).get("/readyz")
     assert (reply.status_code, reply.json()["errors"]) == (503, ["monitor.toml, line 3: no such key"])
 
 
 def test_a_channel_that_fails_is_told_and_leaves_it_ready() -> None:
-    reply = client_of(Seen(told=(Channel(last_error="404"), Channel("quiet")))).get("/readyz")
+    reply = client_of(Seen(told=(DelivererState("ops", last_error="404"), DelivererState("quiet")))).get("/readyz")
     assert (reply.status_code, reply.json()) == (200, {"status": "ok", "errors": [], "channels": {"ops": "404"}})
 
 
@@ -73,9 +75,9 @@ def test_no_error_shows_a_secret() -> None:
     logs.secrets.add(["hunter22"])
     blind = Blindness("redis", "as hunter22", NOW)
     view = Seen(
-        Observation(error="password hunter22", connectors={"c": Look(blind=blind)}),
-        (Channel(last_error="https://hooks/hunter22"),),
-        InForce(Rules(), Server("hunter22.invalid", 1), ("line 1: hunter22",)),
+        replace(SEEN, error="password hunter22", connectors={"c": Look(blind=blind)}),
+        (DelivererState("ops", last_error="https://hooks/hunter22"),),
+        InForce(RULES, Server("hunter22.invalid", 1), ("line 1: hunter22",)),
     )
     client = client_of(view)
     for path in ("/readyz", "/api/v1/pipeline", "/metrics", "/api/v1/sources"):
@@ -86,8 +88,8 @@ def test_the_pipeline_tells_the_sight_of_every_partition_and_how_fresh_each_stag
     parts = (Part("t", 0, NOW - 90_000, NOW - 1_000, NOW - 800), Part("t", 1, NOW - 90_000, NOW - 4_000, None))
     blind = Blindness("consumer", "no worker reports on t-1", NOW - 4_000, "t", 1, "abc")
     look = Look(sources=10, late=2, unknown=3, down=4, partitions=parts, proven_until_ms=NOW - 4_000, blind=blind, paused="PAUSED")
-    channels = (Channel(pending=2, oldest_pending_ms=NOW - 7_000), Channel("quiet"))
-    reply = client_of(Seen(Observation(connectors={"pumps": look}), channels)).get("/api/v1/pipeline").json()
+    channels = (DelivererState("ops", pending=2, oldest_pending_ms=NOW - 7_000), DelivererState("quiet"))
+    reply = client_of(Seen(replace(SEEN, connectors={"pumps": look}), channels)).get("/api/v1/pipeline").json()
     assert reply["stages"] == {"redis": 500, "detection": 500, "delivery": {"ops": 7_000, "quiet": 0}}
     (pumps,) = reply["connectors"]
     assert pumps["sources"] == {"total": 14, "up": 5, "late": 2, "unknown": 3, "down": 4}
@@ -107,7 +109,7 @@ def test_the_pipeline_tells_the_sight_of_every_partition_and_how_fresh_each_stag
 
 def test_where_nothing_is_proven_a_stage_has_no_age() -> None:
     looks = {"none": Look(), "some": Look(partitions=(Part("t", 0, NOW, NOW, None), Part("t", 1, None, None, None)))}
-    reply = client_of(Seen(Observation(connectors=looks, redis_ok_ms=0))).get("/api/v1/pipeline").json()
+    reply = client_of(Seen(replace(SEEN, connectors=looks, redis_ok_ms=0))).get("/api/v1/pipeline").json()
     assert [one["stages"] for one in reply["connectors"]] == [{"broker": None, "consumer": None}, {"broker": 0, "consumer": None}]
     assert reply["stages"]["redis"] is None
 
@@ -152,7 +154,7 @@ def store(connection: Connection, connector: str, **rooms: Mapping[str, int]) ->
 @pytest.fixture
 def client(redis: EmbeddedRedis) -> TestClient:
     looks = {"paused": Look(paused="PAUSED"), "blind": Look(blind=Blindness("redis", "", 0))}
-    return client_of(Seen(Observation(connectors=looks), in_force=InForce(Rules(), Server(redis.host, redis.port))))
+    return client_of(Seen(replace(SEEN, connectors=looks), in_force=InForce(RULES, Server(redis.host, redis.port))))
 
 
 def sources(client: TestClient, **query: Any) -> list[dict[str, Any]]:
@@ -312,7 +314,7 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(client: TestClient, con
 
 
 def test_a_redis_that_is_away_is_told() -> None:
-    view = Seen(in_force=InForce(Rules(), Server(LOOPBACK, port := free_port())))
+    view = Seen(in_force=InForce(RULES, Server(LOOPBACK, port := free_port())))
     reply = client_of(view).get("/api/v1/sources")
     assert reply.status_code == 503
     assert f"Redis at {LOOPBACK}:{port}" in reply.json()["error"]
@@ -321,7 +323,7 @@ def test_a_redis_that_is_away_is_told() -> None:
 def test_a_redis_that_hangs_is_told_and_holds_up_a_bounded_number_of_readers() -> None:
     """It accepts and never answers; the connections of those who gave up are counted."""
     with socket.create_server((LOOPBACK, 0)) as hanging:
-        client = client_of(Seen(in_force=InForce(Rules(), Server(LOOPBACK, hanging.getsockname()[1], timeout_s=60.0))))
+        client = client_of(Seen(in_force=InForce(RULES, Server(LOOPBACK, hanging.getsockname()[1], timeout_s=60.0))))
         replies: list[int] = []
         threads = [threading.Thread(target=lambda: replies.append(client.get("/api/v1/sources").status_code)) for _ in range(8)]
         deadline_s = time.monotonic() + PATIENCE_S
@@ -339,7 +341,7 @@ def test_a_fault_of_our_own_is_a_reply_and_a_log_line(
     connection.call("SADD", CONNECTORS, "c")
     connection.call("ZADD", Keys("c").deadlines, 1, "s")
     connection.call("HSET", Keys("c").info, "s", "garbage")
-    reply = client_of(Seen(in_force=InForce(Rules(), Server(redis.host, redis.port)))).get("/api/v1/sources")
+    reply = client_of(Seen(in_force=InForce(RULES, Server(redis.host, redis.port)))).get("/api/v1/sources")
     assert reply.status_code == 500
     assert "Uncaught exception in /api/v1/sources" in caplog.text
 
@@ -358,7 +360,7 @@ def get(origin: str, path: str) -> int:
 
 
 def test_it_serves_until_it_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
-    view = replace(Seen(), seen=Observation(tick_ms=time.time_ns() // 1_000_000))
+    view = Seen(replace(SEEN, tick_ms=time.time_ns() // 1_000_000))
     server = serve("127.0.0.1:0", view)
     server.start()
     try:

@@ -20,7 +20,7 @@ from heartbeat.errors import ConnectError, RetriableError, StartError, UsageErro
 from heartbeat.monitor import alert, web
 from heartbeat.monitor.beyond import KafkaSide, Nothing
 from heartbeat.monitor.channels import open_channel
-from heartbeat.monitor.deliver import Deliverer, Pace
+from heartbeat.monitor.deliver import Deliverer, DelivererState, Pace
 from heartbeat.monitor.detect import Detector, Observation
 from heartbeat.monitor.flips_topic import FlipsTopic
 from heartbeat.monitor.loop import Loop
@@ -29,7 +29,6 @@ from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.self_ping import SelfPing
 from heartbeat.monitor.settings import Channel, Settings, Watched
 from heartbeat.monitor.toml_lines import nearest
-from heartbeat.monitor.view import Channel as ChannelState
 from heartbeat.monitor.view import InForce
 
 log = logging.getLogger(__name__)
@@ -85,9 +84,9 @@ class Monitor:
         """Return what the last tick saw."""
         return self._detector.state
 
-    def channels(self) -> Sequence[ChannelState]:
+    def channels(self) -> Sequence[DelivererState]:
         """Return how far each channel is, the topic of flips included."""
-        states: list[ChannelState] = [deliverer.state for deliverer in list(self._deliverers.values())]
+        states: list[DelivererState] = [deliverer.state for deliverer in list(self._deliverers.values())]
         return [*states, self._recorder.state] if self._recorder is not None else states
 
     def settings(self) -> InForce:

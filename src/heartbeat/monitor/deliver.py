@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -31,6 +31,7 @@ from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
 from heartbeat.monitor.channels import Channel
 from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of, printable
 from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss, visible
+from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.told import Sent, Told
 
 MOST_READ: Final = 10_000
@@ -43,26 +44,6 @@ _MOST_RETRY_AFTER_S: Final = 300.0
 _AWAY_LINE_EVERY_S: Final = 60.0
 
 log = logging.getLogger(__name__)
-
-
-class Policy(Protocol):
-    """What the rules say of one source."""
-
-    @property
-    def grace_ms(self) -> int: ...
-    @property
-    def severity(self) -> str: ...
-    @property
-    def tags(self) -> tuple[str, ...]: ...
-    @property
-    def channels(self) -> tuple[str, ...]: ...
-
-
-class Rules(Protocol):
-    """Who is told of what."""
-
-    def of(self, connector: str, source: str, /) -> Policy: ...
-    def pipeline_channels(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
 from heartbeat.monitor import flips
 from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.rules import Policy
 from heartbeat.monitor.vision import Blindness
-
-
-class Policy(Protocol):
-    """What the settings say of a source, as far as a flip tells it."""
-
-    @property
-    def grace_ms(self) -> int: ...
-    @property
-    def severity(self) -> str: ...
-    @property
-    def tags(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)

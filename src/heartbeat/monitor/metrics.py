@@ -14,9 +14,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from heartbeat.monitor.deliver import DelivererState
 from heartbeat.monitor.flips import DOWN, LATE, UNKNOWN, UP
 from heartbeat.monitor.sources import valid
-from heartbeat.monitor.view import Channel, Look, View
+from heartbeat.monitor.view import View
+from heartbeat.monitor.watch import Look
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -85,7 +87,7 @@ class _Snapshot(Collector):
         return math.inf if at_ms is None else max(0, self._now_ms - at_ms) / 1000
 
 
-def waiting_ms(channel: Channel, now_ms: int) -> int:
+def waiting_ms(channel: DelivererState, now_ms: int) -> int:
     """Return how long the oldest change has waited for its delivery, 0 if none waits."""
     return max(0, now_ms - channel.oldest_pending_ms) if channel.pending and channel.oldest_pending_ms else 0
 

@@ -14,7 +14,7 @@ from heartbeat.beats.listing import Cursor, Found, Room, Span
 from heartbeat.beats.verdicts import NEVER_MS
 from heartbeat.errors import BadRequest
 from heartbeat.monitor.flips import DOWN, LATE, NEW, PAUSED, STATES, UNKNOWN, UP, incident_of
-from heartbeat.monitor.view import Policy, Rules
+from heartbeat.monitor.rules import Policy, Rules
 
 DEFAULT_LIMIT: Final = 100
 MOST_AT_ONCE: Final = 1_000

@@ -28,7 +28,8 @@ from heartbeat.beats.listing import Found, Query
 from heartbeat.errors import BadRequest, ConnectError, RetriableError, StartError
 from heartbeat.monitor import metrics
 from heartbeat.monitor.sources import Asked, Source, source_of, spans, valid
-from heartbeat.monitor.view import Look, View
+from heartbeat.monitor.view import View
+from heartbeat.monitor.watch import Look
 
 log = logging.getLogger(__name__)
 
