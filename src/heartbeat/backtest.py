@@ -28,6 +28,7 @@ from heartbeat.connect import client_properties, connector_files
 from heartbeat.connect.connector_config import OVERRIDE, converter_settings
 from heartbeat.connect.converters import Converter, StringConverter, find_converter
 from heartbeat.connect.log_reader import LogReader
+from heartbeat.display import visible
 from heartbeat.errors import ConnectError, InvalidConfig, StartError, UsageError
 
 _TOP: Final = 20
@@ -159,7 +160,7 @@ def _why(outcome: history_report.Outcome, since: str | None) -> str:
     skipped = outcome.skipped
     if skipped.unnamed:
         reason, _ = skipped.unnamed.most_common(1)[0]
-        return f"{skipped.unnamed.total():,} name no source with {outcome.template}, {history_report.printable(reason)}; see --key"
+        return f"{skipped.unnamed.total():,} name no source with {outcome.template}, {visible(reason)}; see --key"
     if skipped.timeless:
         return f"{skipped.timeless:,} have no time"
     if skipped.canaries:

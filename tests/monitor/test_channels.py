@@ -167,7 +167,7 @@ def test_what_will_never_succeed_is_permanent(receiver: Receiver, status: int) -
     receiver.status, receiver.answer = status, b"invalid_payload\n\x1b[31m"
     error = refusal(webhook(receiver.url))
     assert error.too_large == (status == 413)
-    assert (error.permanent, str(error)) == (True, f"HTTP {status}: invalid_payload\\x0a\\x1b[31m")
+    assert (error.permanent, str(error)) == (True, f"HTTP {status}: invalid_payload\\n\\x1b[31m")
 
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:

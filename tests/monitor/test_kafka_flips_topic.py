@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from tests.monitor.kafka_parts import SetClock, down, eventually, up
 
+from heartbeat.display import utf8
 from heartbeat.embedded.broker import EmbeddedBroker
 from heartbeat.errors import ConnectError, RetriableError
 from heartbeat.monitor.cluster import Cluster
-from heartbeat.monitor.flips import BLIND, REASON_BLIND, REASON_SIGHTED, SIGHTED, Flip, incident_of, key_of, pipeline_of, printable
+from heartbeat.monitor.flips import BLIND, REASON_BLIND, REASON_SIGHTED, SIGHTED, Flip, incident_of, key_of, pipeline_of
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
 from heartbeat.monitor.kafka import Record, Sender, read_to_end
 from heartbeat.monitor.settings import Kafka as Settings
@@ -101,9 +102,9 @@ def test_nothing_of_a_forgotten_connector_is_remembered(broker: EmbeddedBroker) 
 @pytest.mark.parametrize("source", ["pump/7", "", "물펌프", "two\nlines", "b\udcffytes", "\u202eright"])
 def test_a_source_of_any_name_comes_back_under_it(broker: EmbeddedBroker, source: str) -> None:
     topic = topic_at(broker)
-    flip = down(printable(source), connector="pumps/north")
+    flip = down(utf8(source), connector="pumps/north")
     topic.write(numbered(flip))
-    assert topic.remember(20)["pumps/north"][printable(source)].flip == flip
+    assert topic.remember(20)["pumps/north"][utf8(source)].flip == flip
     topic.tombstones([("pumps/north", source)])
     assert topic.remember(20) == {}
 

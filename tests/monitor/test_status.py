@@ -199,7 +199,7 @@ def test_names_can_do_no_harm_to_a_terminal(redis: EmbeddedRedis, connection: Co
     assert all(character.isprintable() or character == "\n" for character in text)
     assert len(text.splitlines()) == 1 + len(names) + 1
     assert r"\u202eliam" in text
-    assert "long" * 14 + "l..." in text
+    assert "long" * 14 + "lon…" in text
     assert told.isascii()
     assert {row["name"] for row in json.loads(told)["sources"]} == {*names[:-2], "raw\\xff", names[-1]}
 

@@ -12,11 +12,11 @@ import msgspec
 from heartbeat.beats.beat import ALLOWED_SKEW_MS
 from heartbeat.beats.histories import Skipped
 from heartbeat.beats.history import Down, Rule, Summary
+from heartbeat.display import duration, utf8, visible
 
 _DOWNS_SHOWN: Final = 10
 _REASONS_SHOWN: Final = 3
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _smallest(summaries: Sequence[Summary]) -> int | None:
 def _source(one: Summary) -> dict[str, Any]:
     gaps = one.gaps
     return {
-        "source": _encodable(one.source),
+        "source": utf8(one.source),
         "beats": one.beats,
         "goodbyes": one.byes,
         "late_beats": one.late,
@@ -133,7 +133,7 @@ def _table(shown: Sequence[Summary], outcome: Outcome) -> Iterator[str]:
         gaps = [one.gaps.p50, one.gaps.p90, one.gaps.p99, one.gaps.longest] if one.gaps else []
         p50, p90, p99, longest = map(duration, gaps) if gaps else ("-",) * 4
         smallest = "-" if one.smallest_ttl_s is None else f"{one.smallest_ttl_s} s"
-        rows.append((printable(one.source), f"{one.beats:,}", p50, p90, p99, longest, f"{one.down_count:,}", smallest))
+        rows.append((visible(one.source), f"{one.beats:,}", p50, p90, p99, longest, f"{one.down_count:,}", smallest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *rest in rows:
         yield "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
@@ -145,7 +145,7 @@ def _downs(shown: Sequence[Summary]) -> Iterator[str]:
     for one in shown:
         if one.down_count:
             yield ""
-            yield f"DOWNs of {printable(one.source)}"
+            yield f"DOWNs of {visible(one.source)}"
         listed = [*one.downs[-_DOWNS_SHOWN:]]
         if one.down_count > len(listed):
             yield f"  ... {one.down_count - len(listed):,} more, not shown"
@@ -163,7 +163,7 @@ def _notes(outcome: Outcome) -> Iterator[str]:
     late = sum(one.late for one in outcome.summaries)
     reasons = "; ".join(f"{reason} ({times:,})" for reason, times in skipped.unnamed.most_common(_REASONS_SHOWN))
     notes = [
-        (skipped.unnamed.total(), f"record(s) name no source with {outcome.template}: {printable(reasons)}"),
+        (skipped.unnamed.total(), f"record(s) name no source with {outcome.template}: {visible(reasons)}"),
         (skipped.timeless, "record(s) without a time were left out"),
         (skipped.before, "record(s) from before the time asked for were left out"),
         (skipped.beyond, "record(s) of sources beyond heartbeat.sources.max were left out"),
@@ -179,30 +179,3 @@ def _notes(outcome: Outcome) -> Iterator[str]:
 def utc(stamp_ms: int) -> str:
     """Return epoch ms as ISO 8601 in UTC, to the millisecond."""
     return (_EPOCH + timedelta(milliseconds=stamp_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def duration(length_ms: int) -> str:
-    """Return a length as people say it, in its two largest units.
-
-    >>> [duration(ms) for ms in (250, 5_000, 61_000, 7_260_000, 93_600_000)]
-    ['250ms', '5.0s', '1m1s', '2h1m', '1d2h']
-    """
-    if length_ms < 1000:
-        return f"{length_ms}ms"
-    if length_ms < 60_000:
-        return f"{length_ms / 1000:.1f}s" if length_ms < 59_950 else "1m0s"
-    seconds = length_ms // 1000
-    large = next(index for index, (unit, _) in enumerate(_UNITS) if seconds >= unit)
-    (first, name), (second, small) = _UNITS[large], _UNITS[large + 1]
-    return f"{seconds // first}{name}{seconds % first // second}{small}"
-
-
-def _encodable(name: str) -> str:
-    """Return a name as valid Unicode: bytes that are no UTF-8 are shown as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def printable(name: str) -> str:
-    """Return a name that can do no harm to a terminal."""
-    name = _encodable(name)
-    return name if name.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from heartbeat import logs
-from heartbeat.beats.history_report import printable
+from heartbeat.display import visible
 
 
 class Level(IntEnum):
@@ -81,4 +81,4 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 def clean(text: str) -> str:
     """Return text that holds no secret of ours and can do no harm to a terminal: half of what we say was chosen by others."""
-    return printable(logs.secrets.clean(text))
+    return visible(logs.secrets.clean(text))

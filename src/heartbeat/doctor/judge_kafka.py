@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from heartbeat.beats.history_report import duration
 from heartbeat.connect.api import TopicPartition
 from heartbeat.connect.cluster import Brokers, GroupState, TopicState
+from heartbeat.display import duration
 from heartbeat.doctor.findings import Finding, fail, ok, warn
 from heartbeat.doctor.target import Target
 

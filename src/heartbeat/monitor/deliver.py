@@ -25,12 +25,13 @@ from typing import Final
 import msgspec
 
 from heartbeat.beats.outbox import Entry, Outbox
+from heartbeat.display import utf8, visible
 from heartbeat.errors import ConnectError
 from heartbeat.logs import Every
 from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
 from heartbeat.monitor.channels import Channel
-from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of, printable
-from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss, visible
+from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of
+from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.told import Sent, Told
 
@@ -255,7 +256,7 @@ class Deliverer:
     def _as_down(self, connector: str, source: str, judged_ms: int) -> Flip:
         """Return the flip that put a source down, as far as it is still known. Its key is the one that it had."""
         policy, incident = self._rules().of(connector, source), incident_of(connector, source, judged_ms)
-        where, told = (key_of(incident, DOWN), incident, printable(source), connector), (policy.severity, policy.tags)
+        where, told = (key_of(incident, DOWN), incident, utf8(source), connector), (policy.severity, policy.tags)
         at_ms = judged_ms + policy.grace_ms
         return Flip(*where, UP, DOWN, SILENCE, at_ms, deadline_ms=judged_ms, severity=told[0], tags=told[1])
 

@@ -79,7 +79,7 @@ def incident_of(connector: str, source: str, judged_ms: int) -> str:
 
 
 def source_of(flip: Flip) -> str:
-    """Return the name of a flip's source as it stands in Redis: ``printable`` undone, where the incident says that it was done."""
+    """Return the name of a flip's source as it stands in Redis: ``utf8`` undone, where the incident says that it was done."""
     raw = _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), flip.source.encode()).decode("utf-8", "surrogateescape")
     done = flip.deadline_ms is not None and incident_of(flip.connector, raw, flip.deadline_ms) == flip.incident
     return raw if done else flip.source
@@ -93,8 +93,3 @@ def key_of(incident: str, to: str) -> str:
 def pipeline_of(connector: str) -> str:
     """Return the source under which a connector's pipeline is spoken of."""
     return _PIPELINE + connector
-
-
-def printable(source: str) -> str:
-    """Return a source's name as JSON can hold it: bytes that are no UTF-8 become ``\\xNN``."""
-    return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

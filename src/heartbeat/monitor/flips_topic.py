@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from heartbeat.beats.stream_ids import order
+from heartbeat.display import utf8
 from heartbeat.errors import RetriableError
 from heartbeat.monitor.cluster import Cluster
-from heartbeat.monitor.flips import Flip, printable
+from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.kafka import Fault, Record, Sender, read_to_end
 from heartbeat.monitor.settings import Kafka
 
@@ -148,7 +149,7 @@ class FlipsTopic:
 
 
 def _key(connector: str, source: str) -> bytes:
-    return printable(f"{connector}/{source}").encode()
+    return utf8(f"{connector}/{source}").encode()
 
 
 def _decoded(record: Record) -> Flip | None:

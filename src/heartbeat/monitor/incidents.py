@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from heartbeat.display import utf8
 from heartbeat.monitor import flips
 from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.rules import Policy
@@ -133,7 +134,7 @@ def _down(watched: Watched, before: str, reason: str, at_ms: int, message: str =
     return Flip(
         key=flips.key_of(watched.incident, flips.DOWN),
         incident=watched.incident,
-        source=flips.printable(watched.source),
+        source=utf8(watched.source),
         connector=watched.connector,
         from_=before,
         to=flips.DOWN,
@@ -155,7 +156,7 @@ def _ended(watched: Watched, to: str, reason: str, at_ms: int) -> Flip:
     return Flip(
         key=flips.key_of(watched.incident, to),
         incident=watched.incident,
-        source=flips.printable(watched.source),
+        source=utf8(watched.source),
         connector=watched.connector,
         from_=flips.DOWN,
         to=to,

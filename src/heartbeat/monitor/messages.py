@@ -1,7 +1,4 @@
-"""Flips -> messages: each incident as it is now, as many flips together as belong together, and a text that is read at a glance. Pure.
-
-Names come from whoever may write to a topic. ``visible`` shows what in them would hide, move or end a line; logs and tables use it too.
-"""
+"""Flips -> messages: each incident as it is now, as many flips together as belong together, and a text that is read at a glance. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from heartbeat.display import utf8, visible
 from heartbeat.monitor.flips import BLIND, BYE, DOWN, FAIL, NEVER_SEEN, PAUSED, SIGHTED, UP, Flip
 
 MOST_FLIPS: Final = 10_000
@@ -22,11 +20,6 @@ _MOST_NAME: Final = 120
 _MOST_SAID: Final = 300
 _FIRST: Final = (BLIND, DOWN, UP, PAUSED, SIGHTED)
 """In this order a message speaks of them: what is wrong first."""
-
-# What isprintable() lets pass although nobody sees it: fillers, variation selectors, and marks of scripts without a shape.
-_UNSEEN: Final = frozenset(
-    map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)))
-) | frozenset(map(chr, range(0xE0100, 0xE01F0)))
 
 _JSON_FIELDS: Final = {name.rstrip("_"): name for name in Flip.__struct_fields__ if name not in {"message", "down_ms", "missed"}}
 """What a webhook gets of a flip is a contract. What is not in it stands in the text."""
@@ -80,11 +73,11 @@ def text_of(flips: Sequence[Flip], never_told: Collection[str] = frozenset()) ->
     if len(flips) == 1:
         return _sentence(flips[0], flips[0].incident in never_told)
     states = dict.fromkeys((*_FIRST, *(flip.to for flip in flips)))
-    by_state = {visible(state): [flip for flip in flips if flip.to == state] for state in states}
+    by_state = {_name(state): [flip for flip in flips if flip.to == state] for state in states}
     connectors = {flip.connector for flip in flips}
     lines = [", ".join(f"{len(found)} {state}" for state, found in by_state.items() if found)]
     if len(connectors) == 1:
-        lines[0] += f". Connector {visible(flips[0].connector)}."
+        lines[0] += f". Connector {_name(flips[0].connector)}."
     room = _NAMED
     for state, found in by_state.items():
         named = [_named(flip, len(connectors) > 1) for flip in found[:room]]
@@ -99,36 +92,17 @@ def text_of(flips: Sequence[Flip], never_told: Collection[str] = frozenset()) ->
 
 def text_of_loss(connector: str, lost: int, down: int, names: Sequence[str]) -> str:
     """Return what a channel is told that has not got everything: how much it missed, and how things are now."""
-    head = f"LOST {lost:,} changes of {visible(connector)}: they were cut before this channel could be reached."
+    head = f"LOST {lost:,} changes of {_name(connector)}: they were cut before this channel could be reached."
     if not down:
         return f"{head} At present nothing of it is DOWN."
-    named = ", ".join(visible(name) for name in names[:_NAMED])
+    named = ", ".join(_name(name) for name in names[:_NAMED])
     more = f" and {down - len(names[:_NAMED]):,} more" if down > len(names[:_NAMED]) else ""
     return f"{head} At present DOWN ({down:,}): {named}{more}."
 
 
 def text_of_test(channel: str) -> str:
     """Return the text of the message by which a person tries a channel."""
-    return f"TEST of channel {visible(channel)}: nothing has happened. Alerts of heartbeat monitor arrive here."
-
-
-def visible(text: str, most: int = _MOST_NAME) -> str:
-    r"""Return a name as it may be shown: control characters, line ends, marks of direction and of no width as ``\u202e``; cut at ``most``.
-
-    >>> visible("pump\n7\u202e")
-    'pump\\x0a7\\u202e'
-    """
-    if len(text) > most:
-        text = text[: most - 1] + "…"
-    if text.isprintable() and _UNSEEN.isdisjoint(text):
-        return text
-    return "".join(char if char.isprintable() and char not in _UNSEEN else _escaped(ord(char)) for char in text)
-
-
-def _escaped(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    return f"TEST of channel {_name(channel)}: nothing has happened. Alerts of heartbeat monitor arrive here."
 
 
 def duration(ms: int) -> str:
@@ -148,8 +122,12 @@ def duration(ms: int) -> str:
 _BLIND_MEANS: Final = "Nothing can be concluded from silence until sight returns; sources that are due are UNKNOWN, not DOWN."
 
 
+def _name(text: str) -> str:
+    return visible(text, _MOST_NAME)
+
+
 def _sentence(flip: Flip, never_told: bool) -> str:
-    who = visible(flip.connector if flip.about_pipeline else flip.source)
+    who = _name(flip.connector if flip.about_pipeline else flip.source)
     lasted = duration(flip.down_ms) if flip.down_ms else ""
     said = visible(flip.message, _MOST_SAID)
     if flip.to == BLIND:
@@ -158,7 +136,7 @@ def _sentence(flip: Flip, never_told: bool) -> str:
         if never_told:
             return f"{who} was blind{f' for {lasted}' if lasted else ''} and sees again."
         return f"SIGHTED {who}: {said.rstrip('.') or 'sees again'}{f'; was blind for {lasted}' if lasted else ''}."
-    tail = f" Connector {visible(flip.connector)}."
+    tail = f" Connector {_name(flip.connector)}."
     if flip.to == DOWN:
         return f"DOWN {who}: {_why_down(flip, said)}.{tail}"
     missed = f", at least {flip.missed:,} {'beat' if flip.missed == 1 else 'beats'} missed" if flip.missed else ""
@@ -167,7 +145,7 @@ def _sentence(flip: Flip, never_told: bool) -> str:
         return f"{who} was down{f' for {lasted}' if lasted else ''} and {ending}{missed}.{tail}"
     was = f"; was down {lasted}{missed}" if lasted else ""
     since = "said goodbye at" if flip.reason == BYE else "beats again since"
-    return f"{visible(flip.to)} {who}: {since} {_time(flip.at_ms, flip)}{was}.{tail}"
+    return f"{_name(flip.to)} {who}: {since} {_time(flip.at_ms, flip)}{was}.{tail}"
 
 
 def _why_down(flip: Flip, said: str) -> str:
@@ -182,9 +160,9 @@ def _why_down(flip: Flip, said: str) -> str:
 
 
 def _named(flip: Flip, with_connector: bool) -> str:
-    name = visible(flip.connector if flip.about_pipeline else flip.source)
+    name = _name(flip.connector if flip.about_pipeline else flip.source)
     if with_connector and not flip.about_pipeline:
-        name = f"{visible(flip.connector)}/{name}"
+        name = f"{_name(flip.connector)}/{name}"
     if flip.message and (flip.about_pipeline or flip.reason == FAIL):
         return f"{name} ({visible(flip.message, _MOST_SAID if flip.about_pipeline else _MOST_NAME)})"
     return name if flip.opens or flip.down_ms is None else f"{name} (after {duration(flip.down_ms)})"
@@ -208,15 +186,6 @@ def _key_of(flips: Sequence[Flip]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: a name that is no UTF-8 shows its bytes as ``visible`` does."""
     if isinstance(value, str):
-        return "".join(_escaped(ord(char)) if "\ud800" <= char <= "\udfff" else char for char in value) if not _encodes(value) else value
+        return utf8(value)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from heartbeat.display import utf8
 from heartbeat.monitor.deliver import DelivererState
 from heartbeat.monitor.flips import DOWN, LATE, UNKNOWN, UP
-from heartbeat.monitor.sources import valid
 from heartbeat.monitor.view import View
 from heartbeat.monitor.watch import Look
 
@@ -55,7 +55,7 @@ class _Snapshot(Collector):
         blind = _of_connector("heartbeat_pipeline_blind", "1 while nothing can be concluded from silence.")
         age = _of_connector("heartbeat_proven_until_age_seconds", "How long ago all is proven until, in the partition furthest behind.")
         for connector, look in looks.items():
-            name = valid(connector)
+            name = utf8(connector)
             for state, count in counts(look).items():
                 sources.add_metric((name, state), count)
             due.add_metric((name,), look.unknown)
@@ -72,7 +72,7 @@ class _Snapshot(Collector):
         lost = CounterMetricFamily("heartbeat_channel_lost", "Changes that the channel will not get.", labels=label)
         success = GaugeMetricFamily("heartbeat_channel_last_success_timestamp_seconds", "When a message last got there.", labels=label)
         for channel in self._view.channels():
-            name = (valid(channel.channel),)
+            name = (utf8(channel.channel),)
             leader.add_metric(name, 1 if channel.leader else 0)
             pending.add_metric(name, channel.pending)
             oldest.add_metric(name, waiting_ms(channel, self._now_ms) / 1000)

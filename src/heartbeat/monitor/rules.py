@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from heartbeat.display import visible
 from heartbeat.logs import secrets
 from heartbeat.monitor.settings import Defaults, Reading, Rule, Settings, is_glob
-from heartbeat.monitor.toml_lines import Place, shown
+from heartbeat.monitor.toml_lines import Place
 
 _KEPT: Final = 20_000
 """For so many sources the policy is remembered: those that are looked at are those that are due."""
@@ -103,7 +104,7 @@ def understood(settings: Settings) -> tuple[str, ...]:
         for rule in settings.rules
     ]
     told.append(f"all else: {_told(_policy(Rule(match='*'), settings.defaults))}")
-    return tuple(secrets.clean(shown(line)) for line in told)
+    return tuple(secrets.clean(visible(line)) for line in told)
 
 
 def _told(policy: Policy) -> str:
@@ -117,7 +118,7 @@ def _doubts(rule: Rule, settings: Settings) -> Iterator[str]:
     if rule.channels is None and not settings.defaults.channels:
         yield "nobody is told of what this rule matches: neither it nor [defaults] names a channel"
     if rule.expected and is_glob(rule.connector):
-        yield f"`expected` holds only while a single connector matches `{shown(rule.connector)}`: name it in `connector`"
+        yield f"`expected` holds only while a single connector matches `{visible(rule.connector)}`: name it in `connector`"
 
 
 def _takes_all(earlier: Rule, later: Rule) -> bool:

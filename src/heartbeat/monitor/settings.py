@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from heartbeat.beats.connection import Server, Tls
+from heartbeat.display import visible
 from heartbeat.errors import InvalidConfig
 from heartbeat.logs import secrets
-from heartbeat.monitor.toml_lines import Document, Place, nearest, shown, stamp
+from heartbeat.monitor.toml_lines import Document, Place, nearest, stamp
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class Reading:
         self.document = document = Document(path, environment)
         for name in document.tables:
             if name not in _TABLES:
-                document.wrong((name,), f"unknown table or key `{shown(name)}`. {nearest(name, _TABLES)}")
+                document.wrong((name,), f"unknown table or key `{visible(name)}`. {nearest(name, _TABLES)}")
         _flatten(document)
         self._settings = Settings(
             monitor=document.struct(Monitor, "monitor"),
@@ -252,9 +253,9 @@ def _flatten(document: Document) -> None:
     for place, value in _leaves(kafka["properties"], ("kafka", "properties")):
         name = ".".join(map(str, place[2:]))
         if not isinstance(value, str | int):
-            document.wrong(place, f"`{shown(name)}` in [kafka.properties]: expected `str`")
+            document.wrong(place, f"`{visible(name)}` in [kafka.properties]: expected `str`")
         elif name in found:
-            document.wrong(place, f"`{shown(name)}` is twice in [kafka.properties]")
+            document.wrong(place, f"`{visible(name)}` is twice in [kafka.properties]")
         found[name] = str(value).lower() if isinstance(value, bool) else str(value)
     kafka["properties"] = found
 
@@ -277,7 +278,7 @@ def _check_references(document: Document, settings: Settings) -> None:
         for index, name in enumerate(asked or ()):
             if name not in names:
                 hint = nearest(name, names) if names else "There is no [[channel]]"
-                document.wrong((*place, index), f"no channel is named `{shown(name)}`. {hint}")
+                document.wrong((*place, index), f"no channel is named `{visible(name)}`. {hint}")
     for index, rule in enumerate(settings.rules):
         if rule.expected and is_glob(rule.match):
             document.wrong(("rule", index, "expected"), "`expected` needs a `match` that names one source, without any of *?[")
@@ -289,11 +290,11 @@ def _check_channels(document: Document, settings: Settings) -> None:
         name, kind, url = (("channel", index, key) for key in ("name", "type", "url"))
         if channel.name and first.setdefault(channel.name, index) != index:
             line = document.line("channel", first[channel.name], "name")
-            document.wrong(name, f"a second channel is named `{shown(channel.name)}`, as the one in line {line}")
+            document.wrong(name, f"a second channel is named `{visible(channel.name)}`, as the one in line {line}")
         if ":" in channel.name or not channel.name.isprintable():  # kafka:TOPIC is the topic's
-            document.wrong(name, f"`{shown(channel.name)}` cannot be a channel's name: one without `:` and control characters")
+            document.wrong(name, f"`{visible(channel.name)}` cannot be a channel's name: one without `:` and control characters")
         if channel.type and channel.type not in CHANNEL_TYPES:
-            document.wrong(kind, f"unknown type `{shown(channel.type)}`. {nearest(channel.type, CHANNEL_TYPES)}")
+            document.wrong(kind, f"unknown type `{visible(channel.type)}`. {nearest(channel.type, CHANNEL_TYPES)}")
         if channel.type in _BY_URL and document.sound(*url):
             if not channel.url:
                 document.wrong(("channel", index), f"a {channel.type} channel needs a `url`")

@@ -12,6 +12,7 @@ import msgspec
 
 from heartbeat.beats.listing import Cursor, Found, Room, Span
 from heartbeat.beats.verdicts import NEVER_MS
+from heartbeat.display import utf8
 from heartbeat.errors import BadRequest
 from heartbeat.monitor.flips import DOWN, LATE, NEW, PAUSED, STATES, UNKNOWN, UP, incident_of
 from heartbeat.monitor.rules import Policy, Rules
@@ -92,8 +93,8 @@ def source_of(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> Sou
     """Return a source as it is now. One that is silent past its grace and not judged is UNKNOWN, whatever may come of it."""
     state, since_ms = _state(found, policy, paused=paused, now_ms=now_ms)
     return Source(
-        valid(found.source),
-        valid(found.connector),
+        utf8(found.source),
+        utf8(found.connector),
         state,
         found.last_beat_ms,
         None if found.room is Room.EXPECTED else found.at_ms,
@@ -103,11 +104,6 @@ def source_of(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> Sou
         policy.tags,
         incident_of(found.connector, found.source, found.at_ms) if state == DOWN else None,
     )
-
-
-def valid(name: str) -> str:
-    r"""Return a name as JSON can hold it: bytes that are no UTF-8 are shown as ``\xNN``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _state(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> tuple[str, int | None]:

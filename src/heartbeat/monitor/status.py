@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
-from heartbeat.beats.history_report import duration, printable
+from heartbeat.display import duration, visible
 from heartbeat.errors import ConnectError, UsageError
 from heartbeat.monitor.flips import DOWN, LATE, NEW, PAUSED, UNKNOWN, UP
 from heartbeat.monitor.sources import MOST_AT_ONCE, Source
@@ -91,7 +91,7 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
     try:
         answer = _ask(parts, MOST_SHOWN if not everything else None)
     except ConnectError as error:
-        text = f"The monitor at {printable(_origin(parts))} cannot be asked: {printable(str(error))}"
+        text = f"The monitor at {visible(_origin(parts))} cannot be asked: {visible(str(error))}"
         fix = "Start one with `heartbeat monitor monitor.toml`, or say with --url where it listens; its log says more."
         reply = {"status": _WORDS[NOT_KNOWN], "error": text}
         return (_json(reply) if as_json else f"{text}\n{fix}\n"), NOT_KNOWN
@@ -100,7 +100,7 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
     if as_json:
         rows = [msgspec.to_builtins(row) for row in answer.rows]
         return _json({"status": _WORDS[code], "doubts": doubts, "sources": rows, "more": answer.more}), code
-    return "\n".join([*map(printable, doubts), *_table(answer, now_ms)]) + "\n", code
+    return "\n".join([*map(visible, doubts), *_table(answer, now_ms)]) + "\n", code
 
 
 def _code(answer: _Answer, doubts: Sequence[str]) -> int:
@@ -144,10 +144,9 @@ def _table(answer: _Answer, now_ms: int) -> Iterator[str]:
 
 
 def _cells(row: Source, now_ms: int) -> tuple[str, ...]:
-    name = printable(row.name)
-    name = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
-    tags = ", ".join(map(printable, row.tags))
-    return name, printable(row.state), _ago(row.since_ms, now_ms), _ago(row.last_beat_ms, now_ms), printable(row.connector), tags
+    tags = ", ".join(map(visible, row.tags))
+    name, state = visible(row.name, _LONGEST_NAME), visible(row.state)
+    return name, state, _ago(row.since_ms, now_ms), _ago(row.last_beat_ms, now_ms), visible(row.connector), tags
 
 
 def _ago(at_ms: int | None, now_ms: int) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from heartbeat.display import visible
+
 Place = tuple[str | int, ...]
 """Where a value stands: ``("rule", 1, "grace_s")`` is a key of the second ``[[rule]]``."""
 Stamp = tuple[int, int, int] | None
@@ -90,7 +92,7 @@ class Document:
             self.wrong(place, f"{titled(place)} must be a table")
             return kind(**values)
         for name in (name for name in given if name not in fields):
-            self.wrong((*place, name), f"unknown key `{shown(name)}` in {titled(place)}. {nearest(name, fields)}")
+            self.wrong((*place, name), f"unknown key `{visible(name)}` in {titled(place)}. {nearest(name, fields)}")
         for name, field in fields.items():
             if name in given:
                 self._convert(values, given[name], field.type, (*place, name))
@@ -143,17 +145,17 @@ class Document:
         reason = "${ begins ${env:NAME} or ${file:PATH}; for the two characters themselves write $${"
         try:
             if found["kind"] == "env":
-                reason = f"{shown(found[0])} is not set"
+                reason = f"{visible(found[0])} is not set"
                 value = self._environment[found["name"]]
-                reason = f"{shown(found[0])} is not UTF-8"
+                reason = f"{visible(found[0])} is not UTF-8"
                 value.encode()
                 return value
             if found["kind"] == "file":
-                reason = f"{shown(found[0])} is not UTF-8"
+                reason = f"{visible(found[0])} is not UTF-8"
                 text = self._read(self._path.parent / found["name"]).decode()
                 return text.removesuffix("\n").removesuffix("\r")
         except OSError as error:
-            reason = f"{shown(found[0])} cannot be read: {error.strerror or error}"
+            reason = f"{visible(found[0])} cannot be read: {error.strerror or error}"
         except (KeyError, ValueError):
             pass  # and not what Python says: it quotes the value
         self.wrong(place, reason)
@@ -178,14 +180,9 @@ def stamp(path: Path) -> Stamp:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def shown(name: str) -> str:
-    """Return a name of the file in one line, whatever is in it."""
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
 def titled(place: Place) -> str:
     """Return a table as its header stands in the file."""
-    name = ".".join(shown(step) for step in place if isinstance(step, str))
+    name = ".".join(visible(step) for step in place if isinstance(step, str))
     return f"[[{name}]]" if isinstance(place[-1], int) else f"[{name}]"
 
 

@@ -25,9 +25,10 @@ from heartbeat.beats import listing
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.connection import Server as RedisServer
 from heartbeat.beats.listing import Found, Query
+from heartbeat.display import utf8
 from heartbeat.errors import BadRequest, ConnectError, RetriableError, StartError
 from heartbeat.monitor import metrics
-from heartbeat.monitor.sources import Asked, Source, source_of, spans, valid
+from heartbeat.monitor.sources import Asked, Source, source_of, spans
 from heartbeat.monitor.view import View
 from heartbeat.monitor.watch import Look
 
@@ -74,7 +75,7 @@ class Web:
             errors.append(seen.error)
         errors += [f"connector {name}: {look.error}" for name, look in seen.connectors.items() if look.error]
         errors += self._view.settings().errors
-        channels = {valid(channel.channel): _clean(channel.last_error) for channel in self._view.channels() if channel.last_error}
+        channels = {utf8(channel.channel): _clean(channel.last_error) for channel in self._view.channels() if channel.last_error}
         reply = {"status": "not ready" if errors else "ok", "errors": [*map(_clean, errors)], "channels": channels}
         return _json(reply, 503 if errors else 200)
 
@@ -91,7 +92,7 @@ class Web:
                 "stages": {
                     "redis": _age_ms(seen.redis_ok_ms or None, now_ms),
                     "detection": _age_ms(seen.tick_ms or None, now_ms),
-                    "delivery": {valid(one.channel): metrics.waiting_ms(one, now_ms) for one in self._view.channels()},
+                    "delivery": {utf8(one.channel): metrics.waiting_ms(one, now_ms) for one in self._view.channels()},
                 },
                 "error": _clean(seen.error) or None,
             }
@@ -105,7 +106,7 @@ class Web:
         with self._reading(settings.redis) as connection:
             now_ms, connectors = listing.overview(connection)
             if asked.connector is not None and asked.connector not in connectors:
-                raise BadRequest(f"connector: none of that name has sources here; there are {', '.join(map(valid, connectors)) or 'none'}")
+                raise BadRequest(f"connector: none of that name has sources here; there are {', '.join(map(utf8, connectors)) or 'none'}")
 
             def keep(found: Found) -> Source | None:
                 policy = settings.rules.of(found.connector, found.source)
@@ -204,7 +205,7 @@ def _connector(name: str, look: Look, now_ms: int) -> dict[str, Any]:
     behind = min((end for end in ends if end is not None), default=None)
     blind = look.blind
     return {
-        "name": valid(name),
+        "name": utf8(name),
         "blind": None if blind is None else msgspec.structs.replace(blind, message=_clean(blind.message)),
         "paused": look.paused or None,
         "error": _clean(look.error) or None,
@@ -249,4 +250,4 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _clean(text: str) -> str:
-    return valid(logs.secrets.clean(text))
+    return utf8(logs.secrets.clean(text))

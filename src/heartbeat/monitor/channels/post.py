@@ -20,9 +20,9 @@ from typing import Any, Final, Self
 
 import httpx2
 
+from heartbeat.display import visible
 from heartbeat.logs import secrets
 from heartbeat.monitor.channels import TransportError
-from heartbeat.monitor.messages import visible
 
 _PASSING: Final = frozenset({408, 425, 429})
 _TOO_LARGE: Final = 413
