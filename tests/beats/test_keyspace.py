@@ -201,6 +201,13 @@ def test_infos_are_read_as_they_were_written(keyspace: Keyspace) -> None:
     assert keyspace.read_infos([*infos, "unknown"]) == infos
 
 
+def test_an_info_that_somebody_else_wrote_is_as_if_nothing_was_kept(connection: Connection, keyspace: Keyspace) -> None:
+    keyspace.write_infos({"a": Info(1, 2)})
+    for broken in ("", "x y", "1", "1 2 3 4", "1.5 2", "\u0661"):
+        connection.call("HSET", keyspace.keys.info, "b", broken)
+        assert keyspace.read_infos(["a", "b"]) == {"a": Info(1, 2)}
+
+
 # --- signals
 
 

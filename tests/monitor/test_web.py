@@ -200,6 +200,17 @@ def test_a_source_is_told_as_the_contract_says(client: TestClient, connection: C
     ]
 
 
+def test_what_somebody_else_wrote_about_a_source_hides_no_other(client: TestClient, connection: Connection) -> None:
+    judged = redis_now(connection) - 600_000
+    store(connection, "c", down={"a": judged, "b": judged}, deadlines={"up": judged + 10_000_000})
+    connection.call("HSET", Keys("c").info, "a", "no info", "up", "")
+    assert [(row["name"], row["last_beat_ms"]) for row in sources(client)] == [
+        ("a", judged - TTL),
+        ("b", judged - TTL),
+        ("up", judged + 10_000_000 - TTL),
+    ]
+
+
 def test_every_state_has_its_moment(client: TestClient, connection: Connection) -> None:
     """Offsets far enough from the borders for the seconds that a busy machine takes between storing and asking."""
     now = redis_now(connection) + 2_000
@@ -340,7 +351,7 @@ def test_a_fault_of_our_own_is_a_reply_and_a_log_line(
 ) -> None:
     connection.call("SADD", CONNECTORS, "c")
     connection.call("ZADD", Keys("c").deadlines, 1, "s")
-    connection.call("HSET", Keys("c").info, "s", "garbage")
+    connection.call("HSET", Keys("c").proof, "ttl", "garbage")
     reply = client_of(Seen(in_force=InForce(RULES, Server(redis.host, redis.port)))).get("/api/v1/sources")
     assert reply.status_code == 500
     assert "Uncaught exception in /api/v1/sources" in caplog.text

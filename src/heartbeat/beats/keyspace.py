@@ -33,9 +33,12 @@ class Info(NamedTuple):
         return f"{self[0]} {self[1]}" if self[2] is None else f"{self[0]} {self[1]} {self[2]}"
 
     @classmethod
-    def parse(cls, text: bytes) -> Info:
-        """Read what ``packed`` wrote."""
-        return cls(*map(int, text.split()))
+    def parse(cls, text: bytes | None) -> Info | None:
+        """Read what ``packed`` wrote; what anybody else wrote there is as if nothing was kept."""
+        try:
+            return None if text is None else cls(*map(int, text.split()))
+        except (TypeError, ValueError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,8 @@ class Keyspace:
         found: dict[str, Info] = {}
         for chunk in _chunks(sources):
             reply = self._connection.call("HMGET", self.keys.info, *chunk)
-            found |= {source: Info.parse(text) for source, text in zip(chunk, reply, strict=True) if text is not None}
+            infos = zip(chunk, map(Info.parse, reply), strict=True)
+            found |= {source: info for source, info in infos if info is not None}
         return found
 
     def write_infos(self, infos: Mapping[str, Info]) -> None:

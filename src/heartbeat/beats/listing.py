@@ -215,7 +215,8 @@ class _Index:
             if room is Room.DOWN:
                 yield entry, self._down(entry, info, int(ttl or 0), *other)
             elif other.count(None) == len(other):
-                kept_ms = Info.parse(info).ttl_ms if info else int(ttl or 0)
+                kept = Info.parse(info)
+                kept_ms = kept.ttl_ms if kept else int(ttl or 0)
                 at_ms = int(entry.score)
                 last_beat_ms = at_ms - kept_ms if room is Room.DEADLINES else None
                 yield entry, Found(self._connector, _text(entry.member), room, at_ms, kept_ms, last_beat_ms)
@@ -227,7 +228,8 @@ class _Index:
 
     def _down(self, entry: Entry, info: bytes | None, ttl_ms: int, status: bytes | None, expected: bytes | None) -> Found:
         judged_ms = int(entry.score)
-        ttl_ms = Info.parse(info).ttl_ms if info else ttl_ms
+        kept = Info.parse(info)
+        ttl_ms = kept.ttl_ms if kept else ttl_ms
         # Of a declared source that has beaten something is kept long before it is down.
         last_beat_ms = None if info is None and expected is not None else judged_ms - ttl_ms
         signal = _signal(status)

@@ -153,7 +153,7 @@ class Verdicts:
 
     def infos(self, sources: Sequence[str]) -> dict[str, Info]:
         """Return what is kept of these sources; what cannot be read is nothing."""
-        found = self._found("HMGET", self.keys.info, sources, _info)
+        found = self._found("HMGET", self.keys.info, sources, Info.parse)
         return {source: info for source, info in found.items() if info is not None}
 
     def statuses(self, sources: Sequence[str]) -> dict[str, bytes]:
@@ -279,13 +279,6 @@ def _tick_ms(said: bytes) -> int:
         return int(msgspec.json.decode(said, type=dict[str, int]).get("tick_ms", 0))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return 0
-
-
-def _info(text: bytes) -> Info | None:
-    try:
-        return Info.parse(text)
-    except (TypeError, ValueError):
-        return None
 
 
 def _text(value: bytes) -> str:

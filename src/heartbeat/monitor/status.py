@@ -92,7 +92,7 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
         answer = _ask(parts, MOST_SHOWN if not everything else None)
     except ConnectError as error:
         text = f"The monitor at {visible(_origin(parts))} cannot be asked: {visible(str(error))}"
-        fix = "Start one with `heartbeat monitor monitor.toml`, or say with --url where it listens; its log says more."
+        fix = "Does one run there? `heartbeat monitor monitor.toml` starts one, --url says where it listens; its log says more."
         reply = {"status": _WORDS[NOT_KNOWN], "error": text}
         return (_json(reply) if as_json else f"{text}\n{fix}\n"), NOT_KNOWN
     doubts = list(_doubts(answer.pipeline, now_ms))

@@ -57,14 +57,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """A connector's proof, read. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that, since ``paused_at_ms``."""
+    """A connector's proof, read. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that."""
 
     parts: tuple[Part, ...]
     asked_ms: int | None
     takes_canaries: bool
     tasks: tuple[Task, ...]
     paused: str = ""
-    paused_at_ms: int = 0
 
     def proven_ms(self, redis_ms: int, own_ms: int, *, canaries: bool) -> int | None:
         """Return the time by which everything committed has been applied, over all partitions; None where nothing is proven.
@@ -98,7 +97,6 @@ def read(proof: Mapping[str, str]) -> Vision:
         proof.get("canaries") == "1",
         tuple(task for task in tasks if task is not None),
         paused if paused in ("PAUSED", "STOPPED") else "",
-        _integer(str(target.get("at_ms"))) or 0,
     )
 
 
