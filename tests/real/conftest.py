@@ -13,7 +13,7 @@ import pytest
 
 from . import parts
 from .broker import Kafka
-from .parts import ConnectWorker, Redis
+from .parts import ConnectWorker, HeartbeatWorker, Redis
 from .programs import LOGS, tail
 
 
@@ -43,6 +43,13 @@ def redis(redis_session: Redis) -> Redis:
     """A Redis server without any key."""
     redis_session.cli("FLUSHALL")
     return redis_session
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
+    """A worker of ours on ``kafka``, shared by the tests of a module."""
+    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="session")

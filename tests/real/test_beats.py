@@ -24,13 +24,6 @@ def broker(request: pytest.FixtureRequest) -> Kafka:
     return kafka
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker on Kafka 4.1, shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
-
-
 @pytest.fixture
 def connector(worker: HeartbeatWorker, kafka: Kafka) -> Iterator[Connector]:
     """A connector's name, free to create; deleted afterwards."""

@@ -18,13 +18,6 @@ STALL_S = 20.0
 """A cold start takes about a second; one that stalls waits for a session or a poll interval to lapse, 45 s or more."""
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
-
-
 @pytest.fixture
 def connector(worker: HeartbeatWorker, kafka: Kafka, redis: Redis) -> Iterator[Connector]:
     """A running connector that has applied and committed one beat; its topic bears its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,13 +16,6 @@ from .programs import eventually
 from .scenario import kcat_send, sink_config, unique
 
 JSON = {"value.converter": "org.apache.kafka.connect.json.JsonConverter", "value.converter.schemas.enable": "false"}
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
 
 
 class Scraper:

@@ -19,13 +19,6 @@ BYTES = {"key.converter": "org.apache.kafka.connect.converters.ByteArrayConverte
 TEN_YEARS_MS = 10 * 365 * 86_400_000
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
-
-
 @pytest.fixture
 def connector(worker: HeartbeatWorker, kafka: Kafka) -> Iterator[Connector]:
     """A connector and its topic of one partition, both of that name; the connector is deleted afterwards."""

@@ -29,13 +29,6 @@ SOON = {"consumer.override.metadata.max.age.ms": "1000"}
 """How soon a consumer notices what has become of its topics."""
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
-
-
 @pytest.fixture
 def connector(worker: HeartbeatWorker, kafka: Kafka) -> Iterator[Connector]:
     """A connector's name, which is its topic's too; deleted afterwards."""

@@ -26,13 +26,6 @@ FLUSHES = 20
 TROUBLE_S = 5.0
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
-
-
 @pytest.fixture
 def connector(worker: HeartbeatWorker, kafka: Kafka) -> Iterator[Connector]:
     """A connector's name, which is its topic's too; deleted afterwards, before its Redis goes."""

@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from . import parts
 from .broker import Kafka
 from .index import Index, indexed_config, watching
 from .parts import HeartbeatWorker, Redis
 from .programs import eventually
 from .scenario import Connector, now_ms, unique
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from .. import parts
 from ..broker import Kafka
 from ..index import load
 from ..parts import HeartbeatWorker, Redis
@@ -25,13 +22,6 @@ LONG_S = 600
 LONG_AGO_MS = 3_600_000
 """Beyond the horizon: who beat then is not read again after a loss."""
 OLD = ["old", "older"]
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory, kafka: Kafka) -> Iterator[HeartbeatWorker]:
-    """A worker shared by the tests of this module."""
-    with parts.heartbeat_worker(tmp_path_factory.mktemp("worker"), kafka) as worker:
-        yield worker
 
 
 @contextmanager
