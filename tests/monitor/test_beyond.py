@@ -75,6 +75,16 @@ def test_what_is_asked_again_is_read_again(settings: Kafka) -> None:
     assert [flip.source for flip in asked(side, "pumps")] == ["a"]
 
 
+def test_what_is_asked_again_is_read_again_though_another_never_came_for_its_answer(settings: Kafka) -> None:
+    side = KafkaSide(settings, lambda: NOW_MS)
+    for connector in ("pumps", "fans"):
+        with pytest.raises(RetriableError):
+            side.remember(connector, "")
+    assert asked(side, "pumps") == []
+    written(settings, (down("a"), "7-0"))
+    assert [flip.source for flip in asked(side, "pumps")] == ["a"]
+
+
 def test_a_broker_that_is_away_is_an_error_and_not_waited_for() -> None:
     side = KafkaSide(Kafka(f"127.0.0.1:{free_port()}", canary=False), lambda: NOW_MS)
     with pytest.raises(ConnectError):

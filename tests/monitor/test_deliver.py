@@ -160,6 +160,32 @@ def test_flips_that_are_not_for_the_channel_are_passed_over(world: World) -> Non
     assert hook.flips == [("a", "DOWN")]
 
 
+def test_who_was_told_of_an_incident_hears_of_its_end_though_the_rules_have_changed(world: World) -> None:
+    hook, live = Hook(), [RULES]
+    deliverer = Deliverer("ops", hook, Outbox(world.connect(), "ops"), lambda: live[0], Pace(0.0, world.clock))
+    deliverer.turn()
+    world.append(flip("a"), flip("pipeline:pumps", "BLIND"))
+    deliverer.turn()
+    live[0] = Rules(Settings(defaults=Defaults(channels=("dev",))))
+    world.append(flip("a", "UP"), flip("pipeline:pumps", "SIGHTED"), flip("b"), flip("c", "UP"))
+    deliverer.turn()
+    assert hook.flips == [("a", "DOWN"), ("pipeline:pumps", "BLIND"), ("a", "UP"), ("pipeline:pumps", "SIGHTED")]
+
+
+def test_what_failed_is_forgotten_with_the_lease_for_it_is_anothers_affair(world: World) -> None:
+    one, other = Hook(errors=[TransportError("HTTP 503")]), Hook()
+    first = begun(world, one)
+    world.append(flip("a"))
+    first.turn()
+    assert (first.state.failures, first.state.last_error) == (1, "HTTP 503")
+    first._outbox.release()
+    second = begun(world, other)
+    second.turn()
+    first.turn()
+    assert (first.state.leader, first.state.failures, first.state.last_error) == (False, 0, "")
+    assert other.flips == [("a", "DOWN")]
+
+
 def test_flips_that_come_together_are_told_together(world: World) -> None:
     hook = Hook()
     deliverer = begun(world, hook, group_wait_s=0.3)

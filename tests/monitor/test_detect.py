@@ -259,6 +259,21 @@ def test_without_memory_one_message_says_how_many_were_forgotten(index: Index, m
     assert [flip.message.split(". ")[1].split(" are")[0] for flip in index.flips()] == ["17 source(s) that were DOWN"]
 
 
+def test_what_was_forgotten_ends_no_blindness(server: EmbeddedRedis, index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    with stopped(server):
+        monitor.clock.ahead_ms = 11_000
+        (blind,) = monitor.tick()
+    monitor.clock.ahead_ms = 0
+    lose(connection)
+    index.claim()
+    monitor.tick(3)
+    assert sorted(flip.to for flip in index.flips()) == ["BLIND", "SIGHTED"]
+    assert [flip.to for flip in index.flips() if flip.incident == blind.incident] == ["BLIND"]
+
+
 def test_a_lost_connector_is_watched_on_until_it_is_back_and_its_blindness_told(
     index: Index, monitor: Monitor, connection: Connection
 ) -> None:
@@ -272,10 +287,57 @@ def test_a_lost_connector_is_watched_on_until_it_is_back_and_its_blindness_told(
     while not index.told():
         monitor.tick()
     assert index.told() == [BLIND]
+    assert connection.call("SMEMBERS", CONNECTORS) == [b"pumps"]  # by its name deliverers find what they have to tell
     monitor.settings.live = Settings()
     index.prove()
     monitor.tick(2)
     assert index.told() == [BLIND, SIGHTED]
+
+
+def test_a_lost_connector_that_is_deleted_before_it_is_back_is_forgotten(index: Index, monitor: Monitor, connection: Connection) -> None:
+    index.prove()
+    monitor.tick(2)
+    lose(connection)
+    monitor.tick(2)
+    Partitions(connection, "pumps").forget()
+    monitor.tick()
+    assert monitor.detector.state.connectors == {}
+    assert monitor.kafka.forgotten == ["pumps"]
+
+
+def test_an_older_redis_that_knows_this_monitor_has_lost_data_all_the_same(index: Index, monitor: Monitor, connection: Connection) -> None:
+    """It was restored from a file, or failed over to a replica that lacks the tail: of when the connector was not there yet."""
+    monitor.tick(2)
+    before = connection.call("HGETALL", MONITORS)
+    index.prove()
+    monitor.tick(2)
+    lose(connection)
+    connection.call("HSET", MONITORS, *before)
+    monitor.tick(2)
+    assert set(monitor.detector.state.connectors) == {"pumps"}
+    assert monitor.kafka.forgotten == []
+
+
+def test_a_clock_that_was_ahead_at_the_start_holds_nothing_up_when_it_is_right(index: Index, monitor: Monitor) -> None:
+    monitor.kafka.memory, monitor.kafka.away = {}, True
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.clock.ahead_ms = 3_600_000
+    monitor.tick()
+    monitor.clock.ahead_ms, monitor.kafka.away = 0, False
+    monitor.tick(2)
+    assert index.told() == [DOWN]
+
+
+def test_an_outage_of_redis_is_told_though_the_clock_was_set_back(server: EmbeddedRedis, index: Index, monitor: Monitor) -> None:
+    index.prove()
+    monitor.clock.ahead_ms = 3_600_000
+    monitor.tick()
+    with stopped(server):
+        monitor.clock.ahead_ms = 0
+        assert monitor.tick() == []
+        monitor.clock.ahead_ms = 11_000
+        assert [flip.to for flip in monitor.tick()] == ["BLIND"]
 
 
 def test_a_loss_of_what_was_stored_just_now_is_noticed_too(index: Index, monitor: Monitor, connection: Connection) -> None:
@@ -408,6 +470,20 @@ def test_the_blindness_of_a_connector_that_is_deleted_ends(index: Index, monitor
     (sighted,) = monitor.tick()
     assert (sighted.to, sighted.incident) == ("SIGHTED", blind.incident)
     assert monitor.tick() == []
+
+
+def test_the_blindness_that_was_told_while_redis_was_away_ends_with_its_connector(
+    server: EmbeddedRedis, index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    index.prove()
+    monitor.tick()
+    with stopped(server):
+        monitor.clock.ahead_ms = 11_000
+        (blind,) = monitor.tick()
+    monitor.clock.ahead_ms = 0
+    Partitions(connection, "pumps").forget()
+    (sighted,) = monitor.tick()
+    assert (blind.to, sighted.to, sighted.incident) == ("BLIND", "SIGHTED", blind.incident)
 
 
 def test_a_blindness_that_was_open_already_is_not_told_again_while_redis_is_away(

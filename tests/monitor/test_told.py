@@ -80,6 +80,20 @@ def test_an_end_that_waits_to_be_told_is_no_loss(scene: Scene) -> None:
     assert [flip.to for flip in scene.deliver()] == ["UP"]
 
 
+def test_a_stream_that_is_another_one_waits_to_be_told(scene: Scene, connection: Connection) -> None:
+    assert not scene.outbox.waits()
+    scene.index.beat("valve", at=-80_000)
+    scene.monitor.tick()
+    assert scene.outbox.waits()
+    scene.deliver()
+    assert not scene.outbox.waits()
+    (entry, *_) = connection.call("XRANGE", scene.index.keys.flips, "-", "+")
+    connection.call("DEL", scene.index.keys.flips)
+    assert not scene.outbox.waits()
+    connection.call("XADD", scene.index.keys.flips, "1-1", *entry[1])
+    assert scene.outbox.waits()
+
+
 def test_what_was_dropped_on_purpose_ends(scene: Scene) -> None:
     scene.index.connection.call("DEL", scene.index.keys.down)
     scene.settle()

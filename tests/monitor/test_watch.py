@@ -203,6 +203,28 @@ def test_a_monitor_that_starts_with_a_wrong_clock_tells_of_it(ahead_ms: int, ind
     assert "apart" in index.flips()[0].message
 
 
+def test_a_wrong_clock_is_told_once_where_a_right_one_sees(index: Index, monitor: Monitor, connection: Connection) -> None:
+    other = Monitor(connection, "other")
+    index.prove()
+    monitor.clock.ahead_ms = -15_000
+    monitor.tick()
+    for monitor.clock.ahead_ms in (-2_500, -2_400, -2_500, -2_400):
+        index.prove()
+        monitor.tick()
+        other.tick()
+    assert index.told() == [("pipeline:pumps", "BLIND", "blind"), ("pipeline:pumps", "SIGHTED", "sighted")]
+    blind = monitor.detector.state.connectors["pumps"].blind
+    assert blind is not None
+    assert "apart" in blind.message
+    monitor.clock.ahead_ms = 0
+    index.prove()
+    monitor.tick()
+    assert monitor.detector.state.connectors["pumps"].blind is None
+    for monitor.clock.ahead_ms in (-15_000, -2_500):  # that it was right in between makes it another one
+        monitor.tick()
+    assert len(index.told()) == 3
+
+
 def test_nothing_is_concluded_while_clocks_disagree(index: Index, monitor: Monitor) -> None:
     index.beat("pump", at=-80_000)
     index.prove()

@@ -143,6 +143,11 @@ class Outbox:
             found += [_entry(connector, id_, fields) for id_, fields in reply or []]
         return found
 
+    def waits(self) -> bool:
+        """Tell whether there is anything that the channel has not got yet."""
+        at = {connector: order(self._held.fields.get(_AT + connector, _START)) for connector in self.connectors()}
+        return any(newest is not None and order(newest) != at[connector] for connector, newest, _ in self._ends(sorted(at)))
+
     def advance(self, entries: Sequence[Entry]) -> bool:
         """Note that the channel has these, and all before them; False if the lease is lost or the cursors are not where they were."""
         return self._move({_AT + entry.connector: entry.id for entry in entries})

@@ -244,24 +244,33 @@ class Verdicts:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a Redis knows at large: the connectors that have an index; whether it still knew this monitor, or has lost its data.
+    """What a Redis knows at large: the connectors that have an index, and what it had heard of this monitor before, None if nothing.
 
     ``born_ms`` is when the first monitor came to it: one value for all of them, and another one after a loss.
     """
 
     connectors: frozenset[str]
-    knew_us: bool
+    heard: bytes | None
     born_ms: int
 
 
 def known(connection: Connection, monitor: str, said: bytes, now_ms: int) -> Known:
     """Say of a monitor what is to be kept of it, and return what is known."""
-    names, new, _, born = connection.calls(
-        ("SMEMBERS", CONNECTORS), ("HSET", MONITORS, monitor, said), ("HSETNX", MONITORS, _BORN, now_ms), ("HGET", MONITORS, _BORN)
+    names, heard, _, _, born = connection.calls(
+        ("SMEMBERS", CONNECTORS),
+        ("HGET", MONITORS, monitor),
+        ("HSET", MONITORS, monitor, said),
+        ("HSETNX", MONITORS, _BORN, now_ms),
+        ("HGET", MONITORS, _BORN),
     )
-    if new:
+    if heard is None:
         _forget_monitors(connection, monitor)
-    return Known(frozenset(_text(name) for name in names), not new, int(born))
+    return Known(frozenset(_text(name) for name in names), heard, int(born))
+
+
+def watch_on(connection: Connection, connectors: Iterable[str]) -> None:
+    """Put back the names of connectors that were lost with the data: whoever delivers, lists or trims finds them by name."""
+    connection.call("SADD", CONNECTORS, *connectors)
 
 
 def _forget_monitors(connection: Connection, monitor: str) -> None:

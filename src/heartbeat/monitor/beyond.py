@@ -83,7 +83,7 @@ class KafkaSide:
             self._reading = None  # it was asked about others, or of another loss, or did not answer: once more
             raise RetriableError(str(reading.exception() or "the topic of flips is read once more"))
         found = reading.result().get(connector, {})
-        del self._wanted[connector]
+        del self._wanted[connector], asked[connector]  # whoever asks again asks about another loss, and is not answered from this reading
         self._reading = self._reading if self._wanted else None
         return [recorded.flip for recorded in sorted(found.values(), key=lambda recorded: order(recorded.id))]
 

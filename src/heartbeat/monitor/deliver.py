@@ -36,7 +36,7 @@ from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.told import Sent, Told
 
 MOST_READ: Final = 10_000
-_MOST_TOLD: Final = 1_000
+_MOST_DIRECT: Final = 1_000
 _PAUSE_S: Final = 0.5
 _STOP_S: Final = 5.0
 _LEAST_BACKOFF_S: Final = 1.0
@@ -85,10 +85,10 @@ class Deliverer:
         self._rules = rules
         self._pace = pace or Pace()
         self.state = DelivererState(name)
-        self._sent = Told()
+        self._told = Told()
         self._ids: dict[str, str] = {}
         self._settling = Every(self._pace.settle_every_s)
-        self._told: tuple[Flip, ...] = ()
+        self._direct: tuple[Flip, ...] = ()
         self._telling = threading.Lock()
         self._away = Every(_AWAY_LINE_EVERY_S)
         self._retry_at_s = float("-inf")
@@ -114,7 +114,7 @@ class Deliverer:
         """Send these without the outbox, because Redis is away. Only the monitor that had the lease does; the others ignore it."""
         if self.state.leader:
             with self._telling:
-                self._told = (*self._told, *self._ours(flips))[:_MOST_TOLD]
+                self._direct = (*self._direct, *self._ours(flips))[:_MOST_DIRECT]
 
     def run(self) -> None:
         """Take turns until stopped; then give the lease back."""
@@ -135,7 +135,7 @@ class Deliverer:
         now_s = self._pace.monotonic_s()
         reachable = self._lease()
         if not self.state.leader:
-            self._forget_told(_MOST_TOLD)  # whoever has the lease finds them in the outbox
+            self._forget_direct(_MOST_DIRECT)  # whoever has the lease finds them in the outbox
             return _PAUSE_S
         if now_s < self._retry_at_s:
             return min(_PAUSE_S, self._retry_at_s - now_s)
@@ -143,19 +143,19 @@ class Deliverer:
             entries = self._outbox.read(MOST_READ) if reachable else []
             read = {flip.key: (flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None}
             self._ids = {key: id_ for key, (_, id_) in read.items()}
-            told, flips = self._told, self._ours(flip for flip, _ in read.values())
-            messages = compose(self._name, [*told, *flips], self._sent.keys, self._most)
+            direct, flips = self._direct, self._ours(flip for flip, _ in read.values())
+            messages = compose(self._name, [*direct, *flips], self._told.keys, self._most)
             self._pend(messages, entries)
-            wait_s = 0.0 if told else self._wait_s(entries, messages)
+            wait_s = 0.0 if direct else self._wait_s(entries, messages)
             if wait_s:
                 return wait_s
             if not (reachable and self._losses_fail()) and all(map(self._send, messages)):
-                self._forget_told(len(told))
+                self._forget_direct(len(direct))
                 if entries and not self._outbox.advance(entries):
                     log.warning("Channel %s was taken over, or put elsewhere: it goes on from where it is now", visible(self._name))
                 self._pend((), ())
                 if reachable and not entries and self._pace.settle_every_s and self._settling.due(now_s):
-                    self._sent.settle(self._outbox, int(1000 * self._pace.wall_s()))
+                    self._told.settle(self._outbox, int(1000 * self._pace.wall_s()))
                 return 0.0 if len(entries) == MOST_READ else _PAUSE_S
         except ConnectError as error:
             self._redis_away(error, now_s)
@@ -169,10 +169,10 @@ class Deliverer:
             self._redis_away(error, self._pace.monotonic_s())
             return False
         leader = fence > 0
-        self._sent.held(self._outbox.born, fence)
+        self._told.held(self._outbox.born, fence)
         if leader != self.state.leader:
             log.info("Channel %s is %s", visible(self._name), "ours to deliver to" if leader else "another monitor's")
-            self.state = replace(self.state, leader=leader)
+            self.state = replace(self.state, leader=leader, failures=0, last_error="")  # another's troubles are told by the other
             self._pend((), ())
         return True
 
@@ -180,15 +180,19 @@ class Deliverer:
         if self._away.due(now_s):
             log.warning("Channel %s waits: %s", visible(self._name), error)
 
-    def _forget_told(self, count: int) -> None:
+    def _forget_direct(self, count: int) -> None:
         with self._telling:
-            self._told = self._told[count:]
+            self._direct = self._direct[count:]
 
     def _ours(self, flips: Iterable[Flip]) -> list[Flip]:
-        rules = self._rules()
+        """Return what this channel is to be told: what the rules say, and how that ended of which it was told before they changed."""
+        rules, told = self._rules(), self._told.keys
         pipeline = self._name in rules.pipeline_channels()
         return [
-            flip for flip in flips if (pipeline if flip.about_pipeline else self._name in rules.of(flip.connector, flip.source).channels)
+            flip
+            for flip in flips
+            if (pipeline if flip.about_pipeline else self._name in rules.of(flip.connector, flip.source).channels)
+            or (not flip.opens and flip.incident in told)
         ]
 
     def _pend(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None:
@@ -218,7 +222,7 @@ class Deliverer:
             pause_s = backoff_s(self.state.failures, self._pace.chance()) if wish_s is None else min(wish_s, _MOST_RETRY_AFTER_S)
             self._retry_at_s = self._pace.monotonic_s() + max(pause_s, _LEAST_BACKOFF_S)
             return False
-        self._sent.note(Sent(flip, self._ids.get(flip.key, "")) for flip in message.flips)
+        self._told.note(Sent(flip, self._ids.get(flip.key, "")) for flip in message.flips)
         return True
 
     def _note(self, delivery: Delivery) -> None:

@@ -60,7 +60,8 @@ class Detector:
         self._beyond = beyond
         self._clock = clock
         self._watches: dict[str, Watch] = {}
-        self._said = False
+        self._ticks = 0
+        self._acknowledged = 0
         self._born_ms = 0
         self._closing: list[Flip] = []
         self._lost = False
@@ -75,7 +76,9 @@ class Detector:
             self._connection.close()
             self._warn(begun_ms, str(error))
             known = {name: watch.look for name, watch in self._watches.items()}
-            self.state = Observation(begun_ms, self._clock() - begun_ms, known, str(error), self.state.redis_ok_ms)
+            # A clock that was set back must not make an outage last until it is again where it was.
+            ok_ms = min(self.state.redis_ok_ms, begun_ms)
+            self.state = Observation(begun_ms, self._clock() - begun_ms, known, str(error), ok_ms)
             return self._without_redis(begun_ms, str(error))
         self.state = Observation(begun_ms, self._clock() - begun_ms, looks, "", begun_ms)
         closing, self._closing = self._closing, []
@@ -97,35 +100,40 @@ class Detector:
         return bool(since_ms) and now_ms - since_ms > self._live.live.monitor.blind_after_s * 1000
 
     def _look(self, now_ms: int) -> dict[str, Look]:
-        said = msgspec.json.encode({"tick_ms": now_ms})
-        known = verdicts.known(self._connection, self._name, said, now_ms)
-        names = known.connectors
-        # Redis may have taken our word and lost the reply: then it knows us, but not since when there are monitors.
-        self._lost = self._lost or (self._said and not (known.knew_us and known.born_ms == self._born_ms))
-        self._born_ms = known.born_ms
-        kept = {*names, *(self._watches if self._lost else ())}  # what has lost its data has lost their names too
-        self._said = True
-        for name in self._watches.keys() - kept:
-            if self._watches[name].lost:
-                kept.add(name)  # it has not come back since
-                continue
+        known = self._known(now_ms)
+        if self._lost and self._watches:  # what has lost its data has lost their names too
+            verdicts.watch_on(self._connection, self._watches)
+        names = known.connectors | (self._watches.keys() if self._lost else set())
+        self._lost = False
+        for name in self._watches.keys() - names:
             log.info("Connector %s was deleted: its sources are forgotten", name)
             self._beyond.forget(name)
             closing = self._watches.pop(name).closing(now_ms)
             self._closing += [] if closing is None else [closing]
         looks = {}
-        for name in sorted(kept):
+        for name in sorted(names):
             watch = self._watches.get(name)
             if watch is None:
                 watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock)
                 log.info("Watching connector %s", name)
-            looks[name] = self._turn(watch, known, lost=self._lost and name not in names)
-        self._lost = False  # Redis says only once that it does not know us: not before every watch has heard of it
+            looks[name] = self._turn(watch, replace(known, connectors=names))
         return looks
 
-    def _turn(self, watch: Watch, known: Known, *, lost: bool) -> Look:
+    def _known(self, now_ms: int) -> Known:
+        """Say that we are here, and see whether Redis remembers what it has acknowledged of us: if not, it has lost data."""
+        self._ticks += 1
+        said = msgspec.json.encode({"tick_ms": now_ms, "tick": self._ticks})
+        known = verdicts.known(self._connection, self._name, said, now_ms)
+        # It may have taken our word and lost the reply: it may have heard more than it has acknowledged. And then it may know us,
+        # but not since when there are monitors.
+        remembers = _tick_of(known.heard) >= self._acknowledged and known.born_ms == self._born_ms
+        self._lost = self._lost or (self._acknowledged > 0 and not remembers)
+        self._acknowledged, self._born_ms = self._ticks, known.born_ms
+        return known
+
+    def _turn(self, watch: Watch, known: Known) -> Look:
         try:
-            return watch.turn(self._live.live.monitor, self._live.rules, known, lost=lost)
+            return watch.turn(self._live.live.monitor, self._live.rules, known)
         except RetriableError:
             raise
         except (ConnectError, ValueError, OverflowError) as error:  # an index that somebody has broken: the others are watched on
@@ -147,3 +155,10 @@ class Detector:
     def _warn(self, now_ms: int, error: str) -> None:
         if self._error_log.due(now_ms / 1000):
             log.warning("Nothing can be looked at: %s", error)
+
+
+def _tick_of(said: bytes | None) -> int:
+    try:
+        return msgspec.json.decode(said or b"{}", type=dict[str, int]).get("tick", 0)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return 0

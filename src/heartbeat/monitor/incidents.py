@@ -127,7 +127,9 @@ def forgotten(connector: str, many: int, newest_flip_ms: int) -> Flip:
         f"Redis has lost its data. {many} source(s) that were DOWN are forgotten, unless they beat within the connector's horizon: nobody "
         "will tell that they are up again. A [kafka] section in the monitor's settings would have kept them"
     )
-    return _of_pipeline(connector, Blindness("redis", text, newest_flip_ms), flips.SIGHTED, newest_flip_ms, text)
+    # An incident of its own: the loss may have blinded the connector too, and that goes on.
+    own = flips.incident_of(connector, "what was forgotten", newest_flip_ms)
+    return _of_pipeline(connector, Blindness("redis", text, newest_flip_ms, incident=own), flips.SIGHTED, newest_flip_ms, text)
 
 
 def _down(watched: Watched, before: str, reason: str, at_ms: int, message: str = "") -> Flip:

@@ -65,7 +65,7 @@ class Losses:
 
     def waiting(self, now_ms: int) -> bool:
         """Tell whether what was open may not be open again yet: until then the same silence could open a second incident."""
-        return self._lost_after is not None and now_ms - self._lost_at_ms < _LONGEST_WAIT_MS
+        return self._lost_after is not None and 0 <= now_ms - self._lost_at_ms < _LONGEST_WAIT_MS
 
     def see(self, newest: str) -> None:
         """Take note of the newest flip's id."""
@@ -87,7 +87,7 @@ class Losses:
         if lost and kept is not None and reading.blind is None:
             self._index.restore({}, kept)
         self.see(newest)
-        if self._lost_after is None or now_ms < self._ask_at_ms:
+        if self._lost_after is None or 0 < self._ask_at_ms - now_ms <= _ASK_EVERY_MS:
             return
         try:
             flips = self._beyond.remember(self._connector, self._lost_after)

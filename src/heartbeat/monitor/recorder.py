@@ -55,7 +55,7 @@ class Recorder:
             if held.fence and self._topic.ensure():
                 held = self._outbox.lease()
             if not held.fence:
-                self.state = replace(self.state, leader=False, pending=0, oldest_pending_ms=None)
+                self.state = replace(self.state, leader=False, pending=0, oldest_pending_ms=None, failures=0, last_error="")
                 return False
             entries = self._outbox.read(_AT_ONCE)
             oldest_ms = min((entry.written_ms for entry in entries), default=None)

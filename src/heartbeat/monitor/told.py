@@ -82,7 +82,7 @@ class Told:
                 for one in sent
                 if one.flip.to == DOWN and judged.get(source_of(one.flip), one.flip.deadline_ms) != one.flip.deadline_ms
             ]
-            if not (gone or again) or outbox.read(1):
+            if not (gone or again) or outbox.waits():
                 continue
             stands = verdicts.has_flips([one.id for one in gone])
             verdicts.restore(*incidents.reopened(one.flip for one, known in zip(gone, stands, strict=True) if not known))

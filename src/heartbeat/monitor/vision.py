@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from heartbeat.beats.clock import MOST_SKEW_MS
+
 BROKER: Final = "broker"
 CONSUMER: Final = "consumer"
 REDIS: Final = "redis"
 
-MOST_SKEW_MS: Final = 2_000
 _REPORT_FRESH_MS: Final = 6_000
 """A task that proves nothing says so every two seconds."""
 
@@ -114,6 +115,11 @@ class Moment:
     canaries: bool = False
     broker_ms: int | None = None
 
+    @property
+    def clocks_agree(self) -> bool:
+        """Tell whether Redis's clock and ours are so close that both may be believed."""
+        return abs(self.redis_ms - self.own_ms) <= MOST_SKEW_MS
+
 
 def blindness(vision: Vision, moment: Moment) -> Blindness | None:
     """Return where sight was lost, None while everything is proven freshly."""
@@ -124,7 +130,7 @@ def blindness(vision: Vision, moment: Moment) -> Blindness | None:
     since_ms = moment.unproven_since_ms if proven_ms is None else proven_ms
     if now_ms - since_ms <= moment.blind_after_ms:
         return None
-    if abs(ahead_ms) > MOST_SKEW_MS:
+    if not moment.clocks_agree:
         return Blindness(REDIS, f"the clocks of Redis and of this monitor are {ahead_ms / 1000:+.1f} s apart", since_ms)
     if worst is None:
         return Blindness(CONSUMER, "Redis holds no proof of any partition: it has lost its data, or no worker runs", since_ms)

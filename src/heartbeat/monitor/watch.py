@@ -79,7 +79,6 @@ class Watch:
 
     def __init__(self, index: Verdicts, connector: str, beyond: Beyond, clock: Callable[[], int]) -> None:
         self.look = Look()
-        self.lost = False
         self._index = index
         self._connector = connector
         self._beyond = beyond
@@ -91,6 +90,7 @@ class Watch:
         self._losses = Losses(index, connector, beyond)
         self._kept: bytes | None = None
         self._unwritten: Blindness | None = None
+        self._outvoted = False
         self._expect_at_ms = 0
         self._first_due = 0
         self._first_down = 0
@@ -102,7 +102,7 @@ class Watch:
 
     # One turn
 
-    def turn(self, settings: Monitor, rules: Rules, known: Known, *, lost: bool) -> Look:
+    def turn(self, settings: Monitor, rules: Rules, known: Known) -> Look:
         """Look once, and ask for what verdicts there may be.
 
         Raises:
@@ -113,12 +113,12 @@ class Watch:
         reading = self._index.look(now_ms, rules.longest_grace_ms)
         ahead_ms = reading.redis_ms - self._clock()
         seen = vision.read(reading.proof)
-        self.lost = (self.lost or lost) and not seen.parts
         canaries = seen.takes_canaries and self._beyond.canaries_required(self._connector)
         turn = _Turn(settings, rules, reading, seen, canaries, seen.proven_ms(reading.redis_ms, now_ms, canaries=canaries))
-        self._canaries_since_ms = (now_ms if self._canaries_since_ms is None else self._canaries_since_ms) if canaries else None
-        if turn.proven_ms is not None or self._proven_at_ms is None:
-            self._proven_at_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
+        # Times of before are no later than now: a clock that was set back would else have us wait until it is again where it was.
+        self._canaries_since_ms = min(now_ms, self._canaries_since_ms or now_ms) if canaries else None
+        both_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
+        self._proven_at_ms = both_ms if turn.proven_ms is not None else min(both_ms, self._proven_at_ms or both_ms)
         self._losses.turn(reading, now_ms, self._kept, self.look.down)
         # What was open before a loss must be open again first, or the same silence could open a second incident.
         waiting = self._losses.waiting(now_ms)
@@ -159,13 +159,15 @@ class Watch:
         moment = Moment(turn.reading.redis_ms, now_ms, after_ms, self._proven_at_ms or 0, canaries, self._beyond.broker_ms())
         found = vision.blindness(turn.seen, moment)
         kept = turn.reading.blind
+        # A monitor with a good clock has ended it: with ours alone it would begin again with every tick.
+        self._outvoted = not moment.clocks_agree and (self._outvoted or (self._kept is not None and kept is None))
         if self._unwritten is not None:
             found = self._unwritten
             kept = self._open(turn, after_ms, found, kept, believed=True)
             if kept is not None and _blindness(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
                 self._index.say([(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)])
             self._unwritten = None
-        elif found is not None and kept is None and not waiting:
+        elif found is not None and kept is None and not waiting and not self._outvoted:
             # Named by the newest flip, which all monitors have seen, as is what is told while Redis is away (``unwritten``).
             named = incident_of(self._connector, pipeline_of(self._connector), self.newest_flip_ms)
             kept = self._open(turn, after_ms, msgspec.structs.replace(found, incident=named), kept, believed=False)
@@ -200,7 +202,8 @@ class Watch:
 
     def closing(self, now_ms: int) -> Flip | None:
         """Return what is to be told when the connector is deleted: its incident goes with it, and those who were told of it wait."""
-        return None if self._kept is None else incidents.sighted_again(self._connector, _blindness(self._kept), now_ms)
+        told = self._unwritten if self._kept is None else _blindness(self._kept)
+        return None if told is None else incidents.sighted_again(self._connector, told, now_ms)
 
     # Verdicts
 
@@ -263,7 +266,7 @@ class Watch:
 
     def _judge_expected(self, turn: _Turn, connectors: Collection[str], now_ms: int) -> None:
         """Judge declared sources that have never beaten."""
-        if now_ms < self._expect_at_ms or not turn.seen.parts:
+        if 0 < self._expect_at_ms - now_ms <= _EXPECT_EVERY_MS or not turn.seen.parts:
             return
         self._expect_at_ms = now_ms + _EXPECT_EVERY_MS
         expected = self._index.expect(turn.rules.expected(self._connector, connectors), now_ms)
