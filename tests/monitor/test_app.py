@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.monitor.judging import Index
 
-from heartbeat.beats.connection import Connection
+from heartbeat.beats.connection import Connection, Server
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import InvalidConfig, StartError, UsageError
 from heartbeat.monitor import app
@@ -87,6 +87,43 @@ def test_a_broken_file_changes_nothing_and_is_told(monitor: Monitor, file: Path)
     eventually(lambda: monitor.settings().errors, "the errors are told")
     assert "line 1: unknown table" in monitor.settings().errors[0]
     assert [state.channel for state in monitor.channels()] == ["ops"]
+
+
+def test_settings_that_tell_nobody_are_applied_with_a_warning(monitor: Monitor, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.write_text(f'[redis]\nurl = "{monitor.live.redis.url}"\n')
+    eventually(lambda: "nobody is told of sources that no rule matches" in caplog.text, "it is said what the file comes to")
+
+
+def test_what_takes_effect_with_the_next_start_is_said_once(
+    monitor: Monitor, file: Path, server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = file.read_text()
+    wrong = before + '[kafka]\nbootstrap_servers = "127.0.0.1:1"\n[kafka.properties]\nfoo.bar = 1\n'
+    file.write_text(wrong)
+    eventually(
+        lambda: "the monitor would not start again: The Kafka client does not take" in caplog.text, "it is said before it is too late"
+    )
+    assert "[kafka] has changed: that takes effect when the monitor is started again" in caplog.text
+    caplog.clear()
+    file.write_text(before)
+    eventually(lambda: monitor.live.kafka is None, "it is as it was")
+    assert "has changed" not in caplog.text
+    file.write_text(wrong)
+    with pytest.raises(InvalidConfig, match=r"\[kafka\]: The Kafka client does not take"):
+        Monitor(file, {})
+
+
+def test_a_redis_that_refuses_us_brings_no_trace(tmp_path: Path, server: EmbeddedRedis, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "monitor.toml"
+    path.write_text(toml(server).replace("/0", "/9999"))
+    running = Monitor(path, {})
+    running.start()
+    try:
+        eventually(lambda: "Nothing can be looked at" in caplog.text, "it is said that Redis refuses us")
+        assert running._trim(Connection(Server(server.host, server.port, 9_999))) > 0
+    finally:
+        running.stop()
+    assert "Traceback" not in caplog.text
 
 
 def test_a_blind_connector_is_trouble(monitor: Monitor, connection: Connection) -> None:

@@ -63,7 +63,8 @@ def test_what_the_example_has_as_comments_loads_too(path: Path) -> None:
     environment = {"HOOK_SECRET": "example-secret", "SLACK_URL": "https://s.example/x", "DEAD_MAN_URL": "https://d.example/x"}
     found = loaded(path, text, environment)
     assert [channel.type for channel in found.channels] == ["log", "webhook", "slack"]
-    properties = {"security.protocol": "SASL_SSL", "sasl.password": "from-a-file"}
+    properties = {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "monitor"}
+    properties["sasl.password"] = "from-a-file"
     assert found.kafka == Kafka("127.0.0.1:9092", properties=properties)
     assert found.self_ == Self("https://d.example/x")
     assert [rule.expected for rule in found.rules] == [False, True]
@@ -184,11 +185,23 @@ def test_it_listens_on_nothing_else(path: Path, listen: str) -> None:
         ("redis://:slash%2Fed@h/15", Server("h", 6379, 15, password="slash/ed")),
         ("redis://u%40x:word-6@[::1]:7000/1", Server("::1", 7000, 1, "u@x", "word-6")),
         ("rediss://h", Server("h", 6379, tls=Tls())),
-        ("rediss://h/2?ca=/a&certificate=/b&key=/c&verify=false", Server("h", 6379, 2, tls=Tls("/a", "/b", "/c", verify=False))),
     ],
 )
 def test_a_redis_url_says_which_server(path: Path, url: str, server: Server) -> None:
     assert loaded(path, f'[redis]\nurl = "{url}"').redis.server() == server
+
+
+def test_the_files_that_a_redis_url_names_must_be_there(path: Path) -> None:
+    names = ca, certificate, key = [str(path.parent / name) for name in ("a", "b", "c")]
+    text = f'[redis]\nurl = "rediss://h/2?ca={ca}&certificate={certificate}&key={key}&verify=false"'
+    told = errors(path, text)
+    assert told == [
+        f"line 2: `{option}={name}` in the `url` of [redis] cannot be read: No such file or directory"
+        for option, name in zip(("ca", "certificate", "key"), names, strict=True)
+    ]
+    for name in names:
+        Path(name).touch()
+    assert loaded(path, text).redis.server() == Server("h", 6379, 2, tls=Tls(ca, certificate, key, verify=False))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +280,10 @@ def test_a_channel_whose_name_cannot_be_told_is_not_missed_elsewhere(path: Path)
 
 def test_an_empty_secret_is_refused_also_from_outside(path: Path) -> None:
     text = OPS + 'secret = "${env:EMPTY}"'
-    assert errors(path, text, {"EMPTY": ""}) == ["line 4: `secret` in [[channel]]: expected `str` of length >= 1"]
+    assert errors(path, text, {"EMPTY": ""}) == ["line 4: ${env:EMPTY} is set, but empty"]
+    (path.parent / "empty").write_text("\n")
+    assert errors(path, OPS + 'secret = "${file:empty}"') == ["line 4: ${file:empty} is empty"]
+    assert errors(path, OPS + 'secret = ""') == ["line 4: `secret` in [[channel]]: expected `str` of length >= 1"]
 
 
 # Secrets

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heartbeat.errors import InvalidConfig
 from heartbeat.monitor.rules import Policy, Rules, check, understood
 from heartbeat.monitor.settings import Channel, Defaults, Rule, Settings
 
@@ -139,6 +140,24 @@ def test_sources_of_which_nobody_is_told_are_warned_of(tmp_path: Path) -> None:
     assert warnings(path, "[[rule]]\nmatch = 'x'\n[defaults]\n") == [f", line 1: {no_rule}", f", line 3: {no_default}"]
     assert warnings(path, "[[rule]]\nmatch = '*'\nchannels = ['ops']\n") == []
     assert warnings(path, TOLD + "[[rule]]\nmatch = 'quiet'\nchannels = []\n") == []
+
+
+def test_a_channel_that_is_told_of_no_source_is_warned_of(tmp_path: Path) -> None:
+    unused = '[[channel]]\nname = "night"\ntype = "log"\n'
+    assert warnings(tmp_path / "f", TOLD + unused) == [
+        ", line 3: warning: no rule and no [defaults] names `night`: it is told of no source"
+    ]
+    assert warnings(tmp_path / "f", f"{TOLD}[[rule]]\nmatch = 'x'\nchannels = ['night']\n{unused}") == []
+
+
+def test_kafka_properties_that_no_client_takes_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text('[kafka]\nbootstrap_servers = "127.0.0.1:1"\n[kafka.properties]\nfoo.bar = 1\n')
+    with pytest.raises(InvalidConfig) as caught:
+        check(path, {})
+    (error,) = caught.value.errors
+    assert error.startswith(f"{path}, line 3: The Kafka client does not take these properties: ")
+    assert "foo.bar" in error
 
 
 def test_a_declaration_for_any_connector_is_warned_of(tmp_path: Path) -> None:

@@ -71,9 +71,12 @@ def test_it_hears_nothing_while_something_is_wrong_and_at_once_when_that_is_over
     scene = Scene("channel ops: 500")
     made = ping(switch, scene)
     made.turn()
+    assert "hears nothing" not in caplog.text
+    scene.now_s = 5.0
+    made.turn()
     assert switch.asked == []
     assert "hears nothing from us: channel ops: 500" in caplog.text
-    scene.trouble, scene.now_s = "", 1.0
+    scene.trouble, scene.now_s = "", 6.0
     made.turn()
     assert switch.asked == ["/ping"]
 
@@ -84,6 +87,17 @@ def test_a_switch_that_refuses_is_logged_without_its_url(switch: Switch, status:
     ping(switch, Scene()).turn()
     assert "was not reached" in caplog.text
     assert switch.url not in caplog.text
+
+
+def test_trouble_that_was_told_hides_no_switch_that_is_not_reached(switch: Switch, caplog: pytest.LogCaptureFixture) -> None:
+    switch.status = 500
+    scene = Scene("channel ops: 500")
+    made = ping(switch, scene)
+    for scene.now_s in (0.0, 5.0):
+        made.turn()
+    scene.trouble, scene.now_s = "", 6.0
+    made.turn()
+    assert ["hears nothing" in caplog.messages[0], "was not reached" in caplog.messages[1]] == [True, True]
 
 
 def test_without_one_nothing_is_asked() -> None:

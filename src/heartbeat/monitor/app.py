@@ -16,16 +16,17 @@ from typing import Final
 from heartbeat import __version__, logs
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.outbox import Outbox, trim
-from heartbeat.errors import ConnectError, RetriableError, StartError, UsageError
+from heartbeat.errors import ConnectError, InvalidConfig, StartError, UsageError
 from heartbeat.monitor import alert, web
 from heartbeat.monitor.beyond import KafkaSide, Nothing
 from heartbeat.monitor.channels import open_channel
 from heartbeat.monitor.deliver import Deliverer, DelivererState, Pace
 from heartbeat.monitor.detect import Detector, Observation
 from heartbeat.monitor.flips_topic import FlipsTopic
+from heartbeat.monitor.kafka import refusal
 from heartbeat.monitor.loop import Loop
 from heartbeat.monitor.recorder import Recorder
-from heartbeat.monitor.rules import Rules
+from heartbeat.monitor.rules import Rules, doubts
 from heartbeat.monitor.self_ping import SelfPing
 from heartbeat.monitor.settings import Channel, Settings, Watched
 from heartbeat.monitor.toml_lines import nearest
@@ -55,14 +56,17 @@ class Monitor:
 
         Raises:
             InvalidConfig: the settings cannot be used.
-            ConnectError: the Kafka client does not take them.
             StartError: the listener's port is taken.
         """
         self._watched = Watched(file, environment)
         self.rules = Rules(self._watched.settings)
         settings = self._watched.settings
+        self._started_with = settings
         self._server = settings.redis.server()
-        self._beyond = KafkaSide(settings.kafka, _now_ms) if settings.kafka is not None else Nothing()
+        try:
+            self._beyond = KafkaSide(settings.kafka, _now_ms) if settings.kafka is not None else Nothing()
+        except ConnectError as error:
+            raise InvalidConfig([f"{file}, [kafka]: {error}"]) from error
         self._detector = Detector(Connection(self._server), f"{socket.gethostname()}-{os.getpid()}", self, self._beyond, _now_ms)
         self._deliverers: dict[tuple[Channel, float], Deliverer] = {}
         self._unusable: tuple[str, ...] = ()
@@ -96,6 +100,7 @@ class Monitor:
     def start(self) -> None:
         """Start everything. Channels begin first: one that begins at the end of the flips must not begin behind the first of them."""
         self._web.start()
+        self._warn()
         self._follow_channels()
         for loop in self._loops:
             loop.start()
@@ -109,16 +114,29 @@ class Monitor:
         """Apply settings that have changed; return how long to wait."""
         before = self.live
         if self._watched.turn():
-            for name, was, now in (
-                ("[redis]", before.redis, self.live.redis),
-                ("[kafka]", before.kafka, self.live.kafka),
-                ("listen", before.monitor.listen, self.live.monitor.listen),
-            ):
-                if was != now:
-                    log.warning("%s has changed: that takes effect when the monitor is started again", name)
+            self._warn_of_waiting(before)
+            self._warn()
             self.rules = Rules(self.live)
             self._follow_channels()
         return _READ_SETTINGS_EVERY_S
+
+    def _warn(self) -> None:
+        for warning in doubts(self._watched.reading):
+            log.warning("%s", warning)
+
+    def _warn_of_waiting(self, before: Settings) -> None:
+        """Say what of other settings takes effect only with the next start, and if there would be none."""
+        started, now = self._started_with, self.live
+        for name, at_start, was, is_now in (
+            ("[redis]", started.redis, before.redis, now.redis),
+            ("[kafka]", started.kafka, before.kafka, now.kafka),
+            ("listen", started.monitor.listen, before.monitor.listen, now.monitor.listen),
+        ):
+            if is_now not in (was, at_start):
+                log.warning("%s has changed: that takes effect when the monitor is started again", name)
+        why = refusal(now.kafka) if now.kafka is not None and now.kafka != before.kafka else ""
+        if why:
+            log.error("[kafka]: with this the monitor would not start again: %s", why)
 
     def stop(self) -> None:
         """Stop everything within five seconds; what is late is left behind."""
@@ -183,7 +201,7 @@ class Monitor:
 
     def _trim(self, connection: Connection) -> float:
         recorded = [self._recorder.state.channel] if self._recorder is not None else []
-        with contextlib.suppress(RetriableError):  # detection says that Redis is away
+        with contextlib.suppress(ConnectError):  # detection says that Redis is away, or refuses us
             for name, count in trim(connection, [*(channel.name for channel in self.live.channels), *recorded]).items():
                 log.error("Channel %s was not reached for too long: %d changes of state were cut before it got them", name, count)
         return _TRIM_EVERY_S
@@ -257,6 +275,8 @@ def test_channel(file: Path, name: str, environment: Mapping[str, str]) -> tuple
         UsageError: they name no such channel.
         StartError: it cannot be opened.
     """
+    if not file.exists():
+        raise UsageError(f"There is no {file}: say with --settings which file names the channel")
     settings = Watched(file, environment).settings
     found = next((channel for channel in settings.channels if channel.name == name), None)
     if found is None:

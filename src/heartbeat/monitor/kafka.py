@@ -196,6 +196,15 @@ def made(kind: Callable[..., Any], settings: Kafka, own: Mapping[str, Any]) -> A
         raise ConnectError(f"The Kafka client does not take these properties: {fault_in(error).text}") from error
 
 
+def refusal(settings: Kafka) -> str:
+    """Return why the client does not take these properties; empty if it does. Asks nobody."""
+    try:
+        made(ck.Producer, settings, _SENDING)
+    except ConnectError as error:
+        return str(error)
+    return ""
+
+
 def fault_in(error: Exception) -> Fault:
     """Return what an exception of the client says, or one about time."""
     first = error.args[0] if error.args else None

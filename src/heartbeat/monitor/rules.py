@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from heartbeat.display import visible
+from heartbeat.errors import InvalidConfig
 from heartbeat.logs import secrets
+from heartbeat.monitor.kafka import refusal
 from heartbeat.monitor.settings import Defaults, Reading, Rule, Settings, is_glob
 from heartbeat.monitor.toml_lines import Place
 
@@ -77,6 +79,15 @@ def check(path: Path, environment: Mapping[str, str]) -> tuple[tuple[str, ...], 
     """
     reading = Reading(path, environment)
     settings = reading.checked()
+    why = refusal(settings.kafka) if settings.kafka is not None else ""
+    if why:
+        raise InvalidConfig([secrets.clean(reading.document.at(("kafka", "properties"), why))])
+    return doubts(reading), settings
+
+
+def doubts(reading: Reading) -> tuple[str, ...]:
+    """Return a line for each thing in a valid file that is probably not meant."""
+    settings = reading.checked()
     found: list[tuple[Place, str]] = []
     if not settings.defaults.channels and not any(_takes_all(rule, Rule(match="*")) for rule in settings.rules):
         found.append((("defaults",), "nobody is told of sources that no rule matches: [defaults] names no channel"))
@@ -86,8 +97,12 @@ def check(path: Path, environment: Mapping[str, str]) -> tuple[tuple[str, ...], 
         if taken_by is not None:
             line = reading.document.line("rule", taken_by)
             found.append((("rule", index), f"this rule never holds: the one in line {line} matches all that it does"))
+    named = {*settings.defaults.channels, *(name for rule in settings.rules for name in rule.channels or ())}
+    for index, channel in enumerate(settings.channels):
+        if named and channel.name not in named:
+            found.append((("channel", index), f"no rule and no [defaults] names `{visible(channel.name)}`: it is told of no source"))
     found.sort(key=lambda warning: reading.document.line(*warning[0]))
-    return tuple(secrets.clean(reading.document.at(place, f"warning: {text}")) for place, text in found), settings
+    return tuple(secrets.clean(reading.document.at(place, f"warning: {text}")) for place, text in found)
 
 
 def understood(settings: Settings) -> tuple[str, ...]:

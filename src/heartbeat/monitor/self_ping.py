@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 10.0
 _TURN_S: Final = 1.0
 _LOG_EVERY_S: Final = 60.0
+_PATIENCE_S: Final = 5.0
+"""Trouble that is over sooner is not worth a line: at a start nothing has been looked at yet."""
 
 
 class SelfPing:
@@ -27,7 +29,9 @@ class SelfPing:
         self._trouble = trouble
         self._clock = clock
         self._due_s = 0.0
-        self._log = logs.Every(_LOG_EVERY_S)
+        self._troubled_s: float | None = None
+        self._silent = logs.Every(_LOG_EVERY_S)
+        self._unreached = logs.Every(_LOG_EVERY_S)
 
     def turn(self) -> float:
         """Ping if it is due and nothing is wrong; return how long to wait."""
@@ -36,16 +40,16 @@ class SelfPing:
             return _TURN_S
         trouble = self._trouble()
         if trouble:
-            self._say(f"The outside switch hears nothing from us: {trouble}", now_s)
+            self._troubled_s = now_s if self._troubled_s is None else self._troubled_s
+            if now_s - self._troubled_s >= _PATIENCE_S and self._silent.due(now_s):
+                log.warning("The outside switch hears nothing from us: %s", trouble)
             return _TURN_S
+        self._troubled_s = None
         self._due_s = now_s + settings.every_s
         try:
             with contextlib.closing(Poster("self", settings.url, _TIMEOUT_S, "GET")) as poster:
                 poster.send(b"", {})
         except (TransportError, ValueError) as error:
-            self._say(f"The outside switch was not reached: {error}", now_s)
+            if self._unreached.due(now_s):
+                log.warning("The outside switch was not reached: %s", error)
         return _TURN_S
-
-    def _say(self, text: str, now_s: float) -> None:
-        if self._log.due(now_s):
-            log.warning("%s", text)

@@ -16,7 +16,7 @@ from heartbeat.beats.connection import Server, Tls
 from heartbeat.display import visible
 from heartbeat.errors import InvalidConfig
 from heartbeat.logs import secrets
-from heartbeat.monitor.toml_lines import Document, Place, nearest, stamp
+from heartbeat.monitor.toml_lines import Document, Place, nearest, stamp, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +209,11 @@ class Watched:
         """The last valid settings."""
         return self._settings
 
+    @property
+    def reading(self) -> Reading:
+        """The last reading. Right after a turn that changed something it is valid."""
+        return self._reading
+
     def ask(self) -> None:
         """Have the next turn read the file, changed or not. Fit for a signal."""
         self._asked = True
@@ -316,6 +321,11 @@ def _check_places(document: Document, settings: Settings) -> None:
             "`url` in [redis]: expected redis://[user:password@]host[:port][/database], or rediss:// and perhaps ?ca=FILE; "
             "in a password, characters that mean something in a URL are written as %2F and so on",
         )
+    else:
+        tls = settings.redis.server().tls
+        for option, file in (("ca", tls.ca), ("certificate", tls.certificate), ("key", tls.key)) if tls is not None else ():
+            if file and (why := unreadable(file)):
+                document.wrong(("redis", "url"), f"`{option}={visible(file)}` in the `url` of [redis] cannot be read: {why}")
     if settings.self_ is not None and settings.self_.url and not _is_http(settings.self_.url):
         document.wrong(("self", "url"), "`url` in [self]: expected http://... or https://...")
     kafka, blind_after_s = settings.kafka, settings.monitor.blind_after_s

@@ -149,11 +149,15 @@ class Document:
                 value = self._environment[found["name"]]
                 reason = f"{visible(found[0])} is not UTF-8"
                 value.encode()
-                return value
+                reason = f"{visible(found[0])} is set, but empty"
+                if value:
+                    return value
             if found["kind"] == "file":
                 reason = f"{visible(found[0])} is not UTF-8"
                 text = self._read(self._path.parent / found["name"]).decode()
-                return text.removesuffix("\n").removesuffix("\r")
+                reason = f"{visible(found[0])} is empty"
+                if text := text.removesuffix("\n").removesuffix("\r"):
+                    return text
         except OSError as error:
             reason = f"{visible(found[0])} cannot be read: {error.strerror or error}"
         except (KeyError, ValueError):
@@ -169,6 +173,15 @@ class Document:
         if found.st_size > _MOST_BYTES:
             raise OSError(f"it is larger than {_MOST_BYTES} bytes")
         return path.read_bytes()
+
+
+def unreadable(file: str) -> str:
+    """Return why a file cannot be read; empty if it can."""
+    try:
+        with Path(file).open("rb"):
+            return ""
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        return getattr(error, "strerror", None) or str(error)
 
 
 def stamp(path: Path) -> Stamp:
