@@ -23,7 +23,7 @@ from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.monitor import incidents
 from heartbeat.monitor.alert import DELIVERED, Delivery
 from heartbeat.monitor.flips import incident_of, pipeline_of
-from heartbeat.monitor.incidents import Watched
+from heartbeat.monitor.incidents import Judged
 from heartbeat.monitor.rules import Policy
 from heartbeat.monitor.vision import CONSUMER
 from heartbeat.monitor.watch import Kept
@@ -83,7 +83,7 @@ def watch(connection: Connection) -> None:
     index = Verdicts(connection, CONNECTOR)
     assert verdicts.known(connection, "plant-4711", b'{"tick_ms":1795366699600}', 1795360000000).connectors == {CONNECTOR}
     policy = Policy(5_000, 0, "critical", (), (OPS,))
-    flip = incidents.silent(Watched(CONNECTOR, "pump:5", 1795366500000, 60_000, policy))
+    flip = incidents.silent(Judged(CONNECTOR, "pump:5", 1795366500000, 60_000, policy))
     incident = incident_of(CONNECTOR, pipeline_of(CONNECTOR), DOWN_DETECTED_MS)
     stage = Kept(CONSUMER, "no worker reports on beats-1", BLIND_SINCE_MS, "beats", 1, incident, after_ms=10_000)
     blind = incidents.went_blind(CONNECTOR, stage)

@@ -263,13 +263,13 @@ def test_what_is_cut_at_the_hard_bound_is_counted_for_the_channel_that_lacks_it(
     assert trim(connection, ["ops", "fast"]) == {"ops": 2_100}
     assert connection.call("XLEN", Keys("pumps").flips) == 1_000
     box.lease()
-    assert box.losses == {"pumps": 2_100}
+    assert box.cut == {"pumps": 2_100}
     assert box.read(1)[0].id == "2501-1"
     fast.lease()
-    assert fast.losses == {}
+    assert fast.cut == {}
     assert box.loss_told("pumps")
     box.lease()
-    assert box.losses == {}
+    assert box.cut == {}
 
 
 def test_a_cut_that_is_made_twice_is_counted_once(connection: Connection, box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_a_cut_that_is_made_twice_is_counted_once(connection: Connection, box: O
     connection.call("RESTORE", Keys("pumps").flips, 0, contents, "REPLACE")
     assert trim(connection, ["ops"]) == {}
     box.lease()
-    assert box.losses == {"pumps": 50}
+    assert box.cut == {"pumps": 50}
 
 
 def test_a_loss_that_grows_while_it_is_being_told_is_told_again(
@@ -294,7 +294,7 @@ def test_a_loss_that_grows_while_it_is_being_told_is_told_again(
     connection.call("HINCRBY", OPS, "lost:pumps", 5)
     assert not box.loss_told("pumps")
     box.lease()
-    assert box.losses == {"pumps": 55}
+    assert box.cut == {"pumps": 55}
 
 
 def test_a_lease_needs_no_outbox(connection: Connection, another: Open) -> None:

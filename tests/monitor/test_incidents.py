@@ -10,7 +10,7 @@ import pytest
 
 from heartbeat.monitor import flips, incidents
 from heartbeat.monitor.flips import Flip
-from heartbeat.monitor.incidents import Watched
+from heartbeat.monitor.incidents import Judged
 from heartbeat.monitor.rules import Policy
 from heartbeat.monitor.vision import Blindness
 
@@ -36,7 +36,7 @@ CONTRACT = [
 
 
 POLICY = Policy(GRACE, 0, "warning", ("plant-1", "pumps"), ())
-WATCHED = Watched("pumps", "pump:7", BEAT + TTL, TTL, POLICY)
+WATCHED = Judged("pumps", "pump:7", BEAT + TTL, TTL, POLICY)
 INCIDENT = flips.incident_of("pumps", "pump:7", BEAT + TTL)
 BLINDNESS = Blindness("broker", "Kafka does not answer the worker", BEAT, "t", 3)
 
@@ -105,7 +105,7 @@ def test_a_goodbye_while_down_ends_the_incident_and_keeps_the_last_beat() -> Non
 
 
 def test_without_a_ttl_nobody_counts_missed_beats() -> None:
-    assert incidents.recovered(Watched("pumps", "pump:7", BEAT, 0, POLICY), BEAT + 10_000).missed is None
+    assert incidents.recovered(Judged("pumps", "pump:7", BEAT, 0, POLICY), BEAT + 10_000).missed is None
 
 
 def test_blindness_and_its_end_are_one_incident_of_the_pipeline() -> None:
@@ -143,7 +143,7 @@ def test_incidents_differ_by_connector_source_and_deadline() -> None:
 
 @pytest.mark.parametrize("name", ["\udcff", "a\nb", "<b>", "\u202e", "\0", "\\x"])
 def test_any_name_can_be_told(name: str) -> None:
-    watched = Watched("pumps", name, BEAT + TTL, TTL, POLICY)
+    watched = Judged("pumps", name, BEAT + TTL, TTL, POLICY)
     for flip in (incidents.silent(watched), incidents.failed(watched, BEAT, ""), incidents.recovered(watched, BEAT)):
         assert msgspec.json.decode(msgspec.json.encode(flip), type=Flip) == flip
         assert flip.incident == flips.incident_of("pumps", name, BEAT + TTL)

@@ -14,7 +14,7 @@ from heartbeat.beats.connection import Server, Tls
 from heartbeat.errors import InvalidConfig
 from heartbeat.logs import Redactor
 from heartbeat.monitor import settings
-from heartbeat.monitor.settings import Channel, Kafka, Monitor, RedisPlace, Rule, Self, Settings, Watched, load
+from heartbeat.monitor.settings import Channel, Kafka, Monitor, RedisPlace, Rule, Self, Settings, SettingsFile, load
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "monitor.toml"
 OPS = '[[channel]]\nname = "ops"\ntype = "log"\n'
@@ -367,7 +367,7 @@ def replaced(path: Path, text: str) -> None:
 
 def test_a_changed_file_is_applied(path: Path) -> None:
     path.write_text("")
-    watched = Watched(path, {})
+    watched = SettingsFile(path, {})
     assert not watched.turn()
     replaced(path, "[monitor]\nslack_s = 7")
     assert watched.turn()
@@ -377,7 +377,7 @@ def test_a_changed_file_is_applied(path: Path) -> None:
 
 def test_a_file_in_place_of_another_is_applied_though_time_and_size_are_the_same(path: Path) -> None:
     path.write_text("[monitor]\nslack_s = 1")
-    found, watched = path.stat(), Watched(path, {})
+    found, watched = path.stat(), SettingsFile(path, {})
     other = path.with_suffix(".new")
     other.write_text("[monitor]\nslack_s = 2")
     os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -387,7 +387,7 @@ def test_a_file_in_place_of_another_is_applied_though_time_and_size_are_the_same
 
 def test_an_invalid_file_keeps_the_old_settings_and_is_complained_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text(OPS)
-    watched = Watched(path, {})
+    watched = SettingsFile(path, {})
     before = watched.settings
     replaced(path, "[monitr]\n[monitor]\nslack_s = -1")
     turns = [watched.turn() for _ in range(3)]
@@ -403,7 +403,7 @@ def test_an_invalid_file_keeps_the_old_settings_and_is_complained_of_once(path: 
 
 def test_a_file_that_is_away_for_a_moment_keeps_the_old_settings(path: Path) -> None:
     path.write_text(OPS)
-    watched = Watched(path, {})
+    watched = SettingsFile(path, {})
     path.unlink()
     assert not watched.turn()
     path.write_text(OPS + "timeout_s = 1")
@@ -415,7 +415,7 @@ def test_a_changed_secret_file_is_applied_also_after_it_was_away(path: Path) -> 
     secret = path.parent / "secret"
     secret.write_text("first-secret\n")
     path.write_text(OPS + 'secret = "${file:secret}"')
-    watched = Watched(path, {})
+    watched = SettingsFile(path, {})
     secret.unlink()
     assert not watched.turn()
     assert watched.settings.channels[0].secret == "first-secret"
@@ -427,7 +427,7 @@ def test_a_changed_secret_file_is_applied_also_after_it_was_away(path: Path) -> 
 def test_who_asks_has_the_file_read_though_nothing_tells_of_a_change(path: Path) -> None:
     path.write_text("[monitor]\nslack_s = 1")
     found = path.stat()
-    watched = Watched(path, {})
+    watched = SettingsFile(path, {})
     path.write_text("[monitor]\nslack_s = 2")
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert not watched.turn()
@@ -440,4 +440,4 @@ def test_who_asks_has_the_file_read_though_nothing_tells_of_a_change(path: Path)
 
 def test_a_file_that_is_invalid_at_the_start_is_refused(path: Path) -> None:
     with pytest.raises(InvalidConfig, match=f"^{re.escape(str(path))} cannot be read: No such file or directory$"):
-        Watched(path, {})
+        SettingsFile(path, {})

@@ -10,7 +10,7 @@ from tests.monitor.judging import TTL, Index, Monitor
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.outbox import Outbox
-from heartbeat.monitor.deliver import flip_of
+from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.told import Sent, Told
 

@@ -67,12 +67,12 @@ def test_a_look_counts_who_is_due_late_and_unknown(index: Index, monitor: Monito
     index.prove(-40_000)
     monitor.tick()
     seen = monitor.detector.state.connectors["pumps"]
-    assert (seen.sources, seen.due, seen.late, seen.unknown, seen.down) == (4, 3, 1, 2, 0)
+    assert (seen.sources, seen.late, seen.unknown, seen.down) == (4, 1, 2, 0)
     assert seen.blind is not None
     index.prove()
     monitor.tick(2)
     seen = monitor.detector.state.connectors["pumps"]
-    assert (seen.sources, seen.due, seen.late, seen.unknown, seen.down, seen.blind) == (2, 1, 1, 0, 2, None)
+    assert (seen.sources, seen.late, seen.unknown, seen.down, seen.blind) == (2, 1, 0, 2, None)
 
 
 def test_a_restart_changes_nothing(index: Index, monitor: Monitor) -> None:

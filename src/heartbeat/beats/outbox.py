@@ -107,7 +107,7 @@ class Outbox:
         return self._born
 
     @property
-    def losses(self) -> Mapping[str, int]:
+    def cut(self) -> Mapping[str, int]:
         """How many entries of which connector were cut before this channel got them, and nobody has been told."""
         return {field.removeprefix(_LOST): int(count) for field, count in self._held.fields.items() if field.startswith(_LOST)}
 

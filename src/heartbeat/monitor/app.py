@@ -28,7 +28,7 @@ from heartbeat.monitor.loop import Loop
 from heartbeat.monitor.recorder import Recorder
 from heartbeat.monitor.rules import Rules, doubts
 from heartbeat.monitor.self_ping import SelfPing
-from heartbeat.monitor.settings import Channel, Settings, Watched
+from heartbeat.monitor.settings import Channel, Settings, SettingsFile
 from heartbeat.monitor.toml_lines import nearest
 from heartbeat.monitor.view import InForce
 
@@ -58,9 +58,9 @@ class Monitor:
             InvalidConfig: the settings cannot be used.
             StartError: the listener's port is taken.
         """
-        self._watched = Watched(file, environment)
-        self.rules = Rules(self._watched.settings)
-        settings = self._watched.settings
+        self._file = SettingsFile(file, environment)
+        self.rules = Rules(self._file.settings)
+        settings = self._file.settings
         self._started_with = settings
         self._server = settings.redis.server()
         try:
@@ -82,7 +82,7 @@ class Monitor:
     @property
     def live(self) -> Settings:
         """Return the settings as they are now."""
-        return self._watched.settings
+        return self._file.settings
 
     def observation(self) -> Observation:
         """Return what the last tick saw."""
@@ -95,7 +95,7 @@ class Monitor:
 
     def settings(self) -> InForce:
         """Return the settings in force."""
-        return InForce(self.rules, self._server, (*self._watched.errors, *self._unusable))
+        return InForce(self.rules, self._server, (*self._file.errors, *self._unusable))
 
     def start(self) -> None:
         """Start everything. Channels begin first: one that begins at the end of the flips must not begin behind the first of them."""
@@ -108,12 +108,12 @@ class Monitor:
 
     def ask(self) -> None:
         """Have the settings read anew. Fit for a signal."""
-        self._watched.ask()
+        self._file.ask()
 
     def turn(self) -> float:
         """Apply settings that have changed; return how long to wait."""
         before = self.live
-        if self._watched.turn():
+        if self._file.turn():
             self._warn_of_waiting(before)
             self._warn()
             self.rules = Rules(self.live)
@@ -121,7 +121,7 @@ class Monitor:
         return _READ_SETTINGS_EVERY_S
 
     def _warn(self) -> None:
-        for warning in doubts(self._watched.reading):
+        for warning in doubts(self._file.reading):
             log.warning("%s", warning)
 
     def _warn_of_waiting(self, before: Settings) -> None:
@@ -277,7 +277,7 @@ def test_channel(file: Path, name: str, environment: Mapping[str, str]) -> tuple
     """
     if not file.exists():
         raise UsageError(f"There is no {file}: say with --settings which file names the channel")
-    settings = Watched(file, environment).settings
+    settings = SettingsFile(file, environment).settings
     found = next((channel for channel in settings.channels if channel.name == name), None)
     if found is None:
         raise UsageError(f"{file} has no channel {name!r}. {nearest(name, [channel.name for channel in settings.channels])}")

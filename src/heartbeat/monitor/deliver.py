@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import random
 import threading
@@ -30,6 +29,7 @@ from heartbeat.errors import ConnectError
 from heartbeat.logs import Every
 from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
 from heartbeat.monitor.channels import Channel
+from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of
 from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss
 from heartbeat.monitor.rules import Rules
@@ -242,7 +242,7 @@ class Deliverer:
 
     def _losses_fail(self) -> bool:
         """Tell of what was cut before this channel got it; True if that could not be told."""
-        for connector, count in self._outbox.losses.items():
+        for connector, count in self._outbox.cut.items():
             if not self._send(self._loss(connector, count)):
                 return True
             self.state = replace(self.state, lost=self.state.lost + count)
@@ -269,28 +269,3 @@ def backoff_s(failures: int, chance: float) -> float:
     """Return how long to wait after so many failures: exponential, with full jitter between the least and what it has come to."""
     most_s = min(_MOST_BACKOFF_S, _LEAST_BACKOFF_S * 2.0 ** min(failures, 30))
     return _LEAST_BACKOFF_S + chance * (most_s - _LEAST_BACKOFF_S)
-
-
-def flip_of(entry: Entry) -> Flip | None:
-    """Return the flip that an entry of the outbox holds, with what the judging script knew; None, and a line in the log, if it is none."""
-    try:
-        flip = _decoded(entry.flip)
-        if not (flip.key.isascii() and flip.key.isprintable()):
-            raise ValueError("its key is none")  # it goes into a header
-    except (ValueError, RecursionError) as error:
-        log.warning(
-            "Entry %s of the flips of %s is no flip, and is passed over: %s", entry.id, visible(entry.connector), visible(str(error))
-        )
-        return None
-    return msgspec.structs.replace(
-        flip,
-        proven_until_ms=flip.proven_until_ms if entry.proven_until_ms is None else entry.proven_until_ms,
-        detected_ms=flip.detected_ms if entry.detected_ms is None else entry.detected_ms,
-    )
-
-
-def _decoded(text: bytes) -> Flip:
-    try:
-        return msgspec.json.decode(text, type=Flip)
-    except ValueError:  # names may be bytes that are no UTF-8, which msgspec refuses in any form
-        return msgspec.convert(json.loads(text.decode("utf-8", "surrogateescape")), Flip)

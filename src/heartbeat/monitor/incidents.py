@@ -15,7 +15,7 @@ from heartbeat.monitor.vision import Blindness
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class Judged:
     """A source as it is judged: by which deadline, made with which ttl.
 
     ``failed_ms`` is when it last said that it failed; ``beaten`` is False of one that is only declared.
@@ -40,30 +40,30 @@ class Watched:
         return flips.incident_of(self.connector, self.source, self.deadline_ms)
 
 
-def silent(watched: Watched) -> Flip:
+def silent(judged: Judged) -> Flip:
     """Return what is stored when a source has been silent past deadline and grace."""
-    return _down(watched, flips.LATE, flips.SILENCE, watched.deadline_ms + watched.policy.grace_ms)
+    return _down(judged, flips.LATE, flips.SILENCE, judged.deadline_ms + judged.policy.grace_ms)
 
 
-def failed(watched: Watched, at_ms: int, message: str) -> Flip:
+def failed(judged: Judged, at_ms: int, message: str) -> Flip:
     """Return what is stored when a source has said that it failed."""
-    return _down(watched, flips.UP, flips.FAIL, at_ms, message)
+    return _down(judged, flips.UP, flips.FAIL, at_ms, message)
 
 
-def never_seen(watched: Watched) -> Flip:
+def never_seen(judged: Judged) -> Flip:
     """Return what is stored when a declared source has not beaten within ttl and grace of its declaration."""
-    found = _down(watched, flips.NEW, flips.NEVER_SEEN, watched.deadline_ms + watched.policy.grace_ms)
+    found = _down(judged, flips.NEW, flips.NEVER_SEEN, judged.deadline_ms + judged.policy.grace_ms)
     return msgspec.structs.replace(found, last_beat_ms=None)
 
 
-def recovered(watched: Watched, beat_ms: int) -> Flip:
+def recovered(judged: Judged, beat_ms: int) -> Flip:
     """Return what is stored when a source that was down has beaten again."""
-    return _ended(watched, flips.UP, flips.RECOVERED, beat_ms)
+    return _ended(judged, flips.UP, flips.RECOVERED, beat_ms)
 
 
-def said_goodbye(watched: Watched, at_ms: int) -> Flip:
+def said_goodbye(judged: Judged, at_ms: int) -> Flip:
     """Return what is stored when a source that was down has said that it stops."""
-    return _ended(watched, flips.PAUSED, flips.BYE, at_ms)
+    return _ended(judged, flips.PAUSED, flips.BYE, at_ms)
 
 
 def went_blind(connector: str, blindness: Blindness) -> Flip:
@@ -78,7 +78,7 @@ def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
 
 
 def dropped(opened: Flip, now_ms: int) -> Flip:
-    """Return what ends an incident whose source is watched no more: the connector's topics or template changed, or room was needed."""
+    """Return what ends an incident whose source is judged no more: the connector's topics or template changed, or room was needed."""
     to, reason = (flips.SIGHTED, flips.REASON_SIGHTED) if opened.to == flips.BLIND else (flips.PAUSED, flips.BYE)
     return msgspec.structs.replace(
         opened,
@@ -88,7 +88,7 @@ def dropped(opened: Flip, now_ms: int) -> Flip:
         reason=reason,
         at_ms=now_ms,
         detected_ms=now_ms,
-        message="it is watched no more",
+        message="it is judged no more",
         down_ms=max(0, now_ms - opened.at_ms),
     )
 
@@ -132,44 +132,44 @@ def forgotten(connector: str, many: int, newest_flip_ms: int) -> Flip:
     return _of_pipeline(connector, Blindness("redis", text, newest_flip_ms, incident=own), flips.SIGHTED, newest_flip_ms, text)
 
 
-def _down(watched: Watched, before: str, reason: str, at_ms: int, message: str = "") -> Flip:
+def _down(judged: Judged, before: str, reason: str, at_ms: int, message: str = "") -> Flip:
     return Flip(
-        key=flips.key_of(watched.incident, flips.DOWN),
-        incident=watched.incident,
-        source=utf8(watched.source),
-        connector=watched.connector,
+        key=flips.key_of(judged.incident, flips.DOWN),
+        incident=judged.incident,
+        source=utf8(judged.source),
+        connector=judged.connector,
         from_=before,
         to=flips.DOWN,
         reason=reason,
         at_ms=at_ms,
-        last_beat_ms=watched.last_beat_ms,
-        deadline_ms=watched.deadline_ms,
-        severity=watched.policy.severity,
-        tags=watched.policy.tags,
+        last_beat_ms=judged.last_beat_ms,
+        deadline_ms=judged.deadline_ms,
+        severity=judged.policy.severity,
+        tags=judged.policy.tags,
         message=message,
     )
 
 
-def _ended(watched: Watched, to: str, reason: str, at_ms: int) -> Flip:
+def _ended(judged: Judged, to: str, reason: str, at_ms: int) -> Flip:
     """``at_ms`` is the beat, or the goodbye. A source that failed was down from that on, and may be back before its deadline."""
-    since_ms = watched.deadline_ms + watched.policy.grace_ms
-    if watched.failed_ms == watched.last_beat_ms or at_ms < since_ms:
-        since_ms = watched.last_beat_ms
+    since_ms = judged.deadline_ms + judged.policy.grace_ms
+    if judged.failed_ms == judged.last_beat_ms or at_ms < since_ms:
+        since_ms = judged.last_beat_ms
     return Flip(
-        key=flips.key_of(watched.incident, to),
-        incident=watched.incident,
-        source=utf8(watched.source),
-        connector=watched.connector,
+        key=flips.key_of(judged.incident, to),
+        incident=judged.incident,
+        source=utf8(judged.source),
+        connector=judged.connector,
         from_=flips.DOWN,
         to=to,
         reason=reason,
         at_ms=at_ms,
-        last_beat_ms=at_ms if to == flips.UP else watched.last_beat_ms if watched.beaten else None,
-        deadline_ms=watched.deadline_ms,
-        severity=watched.policy.severity,
-        tags=watched.policy.tags,
+        last_beat_ms=at_ms if to == flips.UP else judged.last_beat_ms if judged.beaten else None,
+        deadline_ms=judged.deadline_ms,
+        severity=judged.policy.severity,
+        tags=judged.policy.tags,
         down_ms=max(0, at_ms - since_ms),
-        missed=max(0, at_ms - watched.last_beat_ms) // watched.ttl_ms if watched.ttl_ms else None,
+        missed=max(0, at_ms - judged.last_beat_ms) // judged.ttl_ms if judged.ttl_ms else None,
     )
 
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from heartbeat.beats.outbox import Outbox
 from heartbeat.errors import ConnectError
-from heartbeat.monitor.deliver import DelivererState, backoff_s, flip_of
+from heartbeat.monitor.deliver import DelivererState, backoff_s
+from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips_topic import FlipsTopic, Recorded
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Recorder:
         self.state = replace(self.state, failures=failures, last_error=str(error))
 
     def _tell_losses(self) -> None:
-        for connector, count in dict(self._outbox.losses).items():
+        for connector, count in dict(self._outbox.cut).items():
             if self._outbox.loss_told(connector):
                 log.warning(
                     "%d flips of %s were cut before they were written to topic %s: it may say DOWN of sources that are not, and the "

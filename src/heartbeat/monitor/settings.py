@@ -188,7 +188,7 @@ class Reading:
         return any(stamp(path) != was for path, was in self.document.stamps.items())
 
 
-class Watched:
+class SettingsFile:
     """The settings of a file that people edit while the monitor runs: always the last valid ones. It has no thread of its own.
 
     Raises:

@@ -160,7 +160,8 @@ def _stage(vision: Vision, worst: Part, moment: Moment, now_ms: int) -> tuple[st
         return BROKER, "Kafka does not tell the worker which partitions there are: there may be some that it does not read"
     if reads:
         return BROKER, f"canaries sent to {where} do not arrive, though what Kafka shows is read: it holds records back"
-    return CONSUMER, f"no worker reports on {where}: it is gone, cannot reach Redis, or has failed; look at the connector's status"
+    may_be = "it is gone, cannot reach Redis, has failed, or waits for the group to give up one that was killed"
+    return CONSUMER, f"no worker reports on {where}: {may_be}; look at the connector's status"
 
 
 def _end_ms(part: Part, redis_ms: int, *, canaries: bool) -> int | None:

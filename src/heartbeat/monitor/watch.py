@@ -1,6 +1,7 @@
 """One connector, watched: what is due is judged, what came back is closed, and blindness is told once.
 
-Nothing that matters is kept here: deadlines, verdicts and the open incident stand in Redis, so a restart changes nothing.
+Deadlines, verdicts and the open incident stand in Redis, so a restart changes nothing. Kept here is what Redis may lose or cannot take
+just now: what was seen there last, and a blindness that was told while it was away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from heartbeat.beats.verdicts import BYE, RECOVERED, UNPROVEN, Case, Closing, Kn
 from heartbeat.beats.verdicts import DOWN as DOWNED
 from heartbeat.monitor import incidents, vision
 from heartbeat.monitor.flips import FAIL, NEVER_SEEN, SILENCE, Flip, incident_of, pipeline_of
-from heartbeat.monitor.incidents import Watched
+from heartbeat.monitor.incidents import Judged
 from heartbeat.monitor.losses import Beyond, Losses
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
@@ -40,15 +41,12 @@ _EXPECT_EVERY_MS: Final = 5_000
 class Look:
     """What the last tick saw of a connector.
 
-    ``due`` are the sources past their deadline, ``unknown`` those past the longest grace too and not proven to be down, ``late`` the
-    others. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``ahead_ms`` is how far Redis's clock
+    ``unknown`` are the sources past their deadline and the longest grace and not proven to be down, ``late`` the others past their
+    deadline. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that. ``ahead_ms`` is how far Redis's clock
     is ahead of ours, ``busy`` tells that more is due than one tick takes on, ``error`` why the index could not be looked at.
     """
 
-    redis_ms: int = 0
-    ttl_ms: int = 0
     sources: int = 0
-    due: int = 0
     late: int = 0
     unknown: int = 0
     down: int = 0
@@ -128,10 +126,7 @@ class Watch:
             self._stored = False
             self._losses.see(self._index.newest_flip())
         self.look = Look(
-            reading.redis_ms,
-            reading.ttl_ms,
             reading.sources,
-            reading.due,
             reading.due - reading.overdue,
             reading.overdue,
             reading.down,
@@ -302,9 +297,9 @@ class Watch:
         outcomes = self._index.recover(self._terms(turn), closings)
         self._stored = self._stored or RECOVERED in outcomes or BYE in outcomes
 
-    def _watched(self, turn: _Turn, source: str, deadline_ms: int, infos: Mapping[str, Info]) -> Watched:
+    def _watched(self, turn: _Turn, source: str, deadline_ms: int, infos: Mapping[str, Info]) -> Judged:
         policy = turn.rules.of(self._connector, source)
-        return Watched(self._connector, source, deadline_ms, _ttl_ms(infos, source, turn.reading), policy)
+        return Judged(self._connector, source, deadline_ms, _ttl_ms(infos, source, turn.reading), policy)
 
 
 def _ttl_ms(infos: Mapping[str, Info], source: str, reading: Reading) -> int:
