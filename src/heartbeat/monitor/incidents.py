@@ -88,7 +88,7 @@ def dropped(opened: Flip, now_ms: int) -> Flip:
         reason=reason,
         at_ms=now_ms,
         detected_ms=now_ms,
-        message="it is judged no more",
+        message="it is watched no more",
         down_ms=max(0, now_ms - opened.at_ms),
     )
 
