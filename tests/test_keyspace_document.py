@@ -129,7 +129,7 @@ def test_the_reasons_of_a_task_are_those_that_it_gives() -> None:
 
 
 def test_the_fields_of_a_flips_entry_are_those_of_the_scripts() -> None:
-    xadd = re.compile(r"'XADD', KEYS\[\d\], '\*', 'flip', .*?'detected_ms'", re.DOTALL)
+    xadd = re.compile(r"'XADD', key, '\*', 'flip', .*?'detected_ms'", re.DOTALL)
     written = [set(re.findall(r"'([a-z_]+)'", text)) for text in xadd.findall(verdict_scripts.JUDGE + verdict_scripts.BLIND)]
     assert written == [set(column("| Of an entry | Meaning |"))] * 2
 

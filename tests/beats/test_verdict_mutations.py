@@ -127,7 +127,7 @@ MUTATIONS: Final = {
     ),
     "judge without keeping whom": Mutation("    redis.call('ZADD', KEYS[3], string.format('%.0f', judged), source)\n", ""),
     "keep another deadline than the one judged": Mutation("string.format('%.0f', judged), source)", "string.format('%.0f', now), source)"),
-    "judge without telling": Mutation("    flip(ARGV[i + 5])\n", ""),
+    "judge without telling": Mutation("    flip(KEYS[9], ARGV[i + 5])\n", ""),
     "judge each case by the first one's deadline": Mutation("tonumber(ARGV[i + 4]))\n  if outcome", "0)\n  if outcome"),
     # recovery
     "recover on any verdict": Mutation("if score(KEYS[3], source) == judged then", "if score(KEYS[3], source) then"),
@@ -157,19 +157,24 @@ MUTATIONS: Final = {
     "recover on what was seen at the verdict": Mutation("seen > judged and", "seen >= judged and"),
     "recover on an earlier deadline than was seen": Mutation(" and deadline >= seen then", " then"),
     "recover only on a later deadline than was seen": Mutation(" and deadline >= seen then", " and deadline > seen then"),
-    "keep whoever recovered": Mutation("      redis.call('ZREM', KEYS[3], source)\n      flip(ARGV[i + 3])", "      flip(ARGV[i + 3])"),
-    "recover without telling": Mutation("      flip(ARGV[i + 3])\n", ""),
-    "keep whoever said goodbye": Mutation("      redis.call('ZREM', KEYS[3], source)\n      flip(ARGV[i + 4])", "      flip(ARGV[i + 4])"),
+    "keep whoever recovered": Mutation(
+        "      redis.call('ZREM', KEYS[3], source)\n      flip(KEYS[9], ARGV[i + 3])", "      flip(KEYS[9], ARGV[i + 3])"
+    ),
+    "recover without telling": Mutation("      flip(KEYS[9], ARGV[i + 3])\n", ""),
+    "keep whoever said goodbye": Mutation(
+        "      redis.call('ZREM', KEYS[3], source)\n      flip(KEYS[9], ARGV[i + 4])", "      flip(KEYS[9], ARGV[i + 4])"
+    ),
     "leave the deadline of one that said goodbye": Mutation(
         "      redis.call('ZREM', KEYS[2], source)\n      redis.call('ZREM', KEYS[3]", "      redis.call('ZREM', KEYS[3]"
     ),
-    "say goodbye without telling": Mutation("      flip(ARGV[i + 4])\n", ""),
+    "say goodbye without telling": Mutation("      flip(KEYS[9], ARGV[i + 4])\n", ""),
     # the pipeline
     "go blind twice": Mutation("if redis.call('EXISTS', KEYS[2]) == 1 or (", "if ("),
     "go blind in spite of sight": Mutation(" or (ARGV[8] ~= '1' and least >= now - tonumber(ARGV[5])) then", " then"),
     "believe nobody's blindness": Mutation("(ARGV[8] ~= '1' and least >=", "(least >="),
     "go blind a ms too early": Mutation("and least >= now - tonumber(ARGV[5])) then", "and least > now - tonumber(ARGV[5])) then"),
     "go blind without keeping it": Mutation("redis.call('SET', KEYS[2], ARGV[6])\n", ""),
+    "go blind without telling": Mutation("ARGV[6])\nflip(KEYS[3], ARGV[7])", "ARGV[6])"),
     "end another blindness": Mutation("if redis.call('GET', KEYS[2]) ~= ARGV[6] or", "if not redis.call('GET', KEYS[2]) or"),
     "end a blindness that is over": Mutation(
         "if redis.call('GET', KEYS[2]) ~= ARGV[6] or", "if (redis.call('GET', KEYS[2]) or ARGV[6]) ~= ARGV[6] or"
@@ -177,6 +182,7 @@ MUTATIONS: Final = {
     "end a blindness unproven": Mutation(" or least < now - tonumber(ARGV[5]) then", " then"),
     "end a blindness a ms too late": Mutation("or least < now - tonumber(ARGV[5]) then", "or least <= now - tonumber(ARGV[5]) then"),
     "keep a blindness that is over": Mutation("redis.call('DEL', KEYS[2])\n", ""),
+    "end a blindness without telling": Mutation("KEYS[2])\nflip(KEYS[3], ARGV[7])", "KEYS[2])"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 _SIGHT: Final = """
 -- KEYS[1] is the proof. ARGV: our clock, slack, settle, '1' if canaries count. Leaves what is proven: everything committed by ``least``
--- is applied (-1: nothing is), with our looking of each partition whole over its ``window``.
+-- is applied (-1: nothing is), with our looking of each partition whole over its ``window``. ``flip`` stores a change with that.
 local time = redis.call('TIME')
 local redis_now, own = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
 local slack, settle, canaries = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
@@ -28,6 +28,10 @@ for topic, count in pairs(cjson.decode(proof['partitions'] or '{}')) do
   end
 end
 if #windows == 0 or math.abs(redis_now - own) > 2000 then least = -1 end
+local function flip(key, text)
+  local known = least >= 0 and string.format('%.0f', least) or ''
+  redis.call('XADD', key, '*', 'flip', text, 'proven_until_ms', known, 'detected_ms', string.format('%.0f', now))
+end
 """
 
 _INDEX: Final = """
@@ -39,10 +43,6 @@ local function failed_at(source)
   said = said and cjson.decode(said)
   return said and said.status == 'fail' and said.at_ms
 end
-local function flip(text)
-  local known = least >= 0 and string.format('%.0f', least) or ''
-  redis.call('XADD', KEYS[9], '*', 'flip', text, 'proven_until_ms', known, 'detected_ms', string.format('%.0f', now))
-end
 """
 
 JUDGE: Final = (
@@ -50,7 +50,7 @@ JUDGE: Final = (
     + _INDEX
     + """
 -- KEYS: proof, deadlines, down, gone, info, status, fails, expected, flips. ARGV from 5 on: (kind, source, what it was seen with, deadline
--- judged, grace, flip). Returns what became of each, and until when all was proven.
+-- judged, grace, flip). Returns what became of each.
 -- Who has looked since the last beat has looked for a ttl by now: that needs no asking of its own.
 local function proven(deadline, ttl)
   if deadline + slack > least then return false end
@@ -83,9 +83,11 @@ local function outcome_of(kind, source, seen, judged, grace)
     end
     if judged ~= (not newer and deadline or seen + (ttl or default_ttl)) then return 'moved' end
     return least >= seen and 'down' or 'unproven'
+  elseif kind == 'never_seen' then
+    if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
+    return judged + grace <= now and proven(judged, default_ttl) and 'down' or 'unproven'
   end
-  if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
-  return judged + grace <= now and proven(judged, default_ttl) and 'down' or 'unproven'
+  error('no such kind of case')
 end
 
 local outcomes = {}
@@ -96,7 +98,7 @@ for i = 5, #ARGV, 6 do
     if (score(KEYS[2], source) or judged) <= judged then redis.call('ZREM', KEYS[2], source) end
     redis.call('ZREM', KEYS[7], source)
     redis.call('ZADD', KEYS[3], string.format('%.0f', judged), source)
-    flip(ARGV[i + 5])
+    flip(KEYS[9], ARGV[i + 5])
   end
   outcomes[#outcomes + 1] = outcome
 end
@@ -133,14 +135,14 @@ for i = 5, #ARGV, 5 do
     if gone and gone >= beat then
       redis.call('ZREM', KEYS[2], source)
       redis.call('ZREM', KEYS[3], source)
-      flip(ARGV[i + 4])
+      flip(KEYS[9], ARGV[i + 4])
       outcome = 'bye'
     elseif deadline and (deadline <= judged or deadline <= redis_now or (failed and failed >= beat)) then
       redis.call('ZREM', KEYS[2], source)
       outcome = 'still'
     elseif deadline and seen > judged and deadline >= seen then
       redis.call('ZREM', KEYS[3], source)
-      flip(ARGV[i + 3])
+      flip(KEYS[9], ARGV[i + 3])
       outcome = 'recovered'
     end
   end
@@ -156,8 +158,7 @@ BLIND: Final = (
 -- KEYS: proof, blind, flips. ARGV from 5 on: how old what is proven may be, what to keep, flip, '1' to believe it without looking.
 if redis.call('EXISTS', KEYS[2]) == 1 or (ARGV[8] ~= '1' and least >= now - tonumber(ARGV[5])) then return 0 end
 redis.call('SET', KEYS[2], ARGV[6])
-redis.call('XADD', KEYS[3], '*', 'flip', ARGV[7], 'proven_until_ms', least >= 0 and string.format('%.0f', least) or '',
-  'detected_ms', string.format('%.0f', now))
+flip(KEYS[3], ARGV[7])
 return 1
 """
 )
@@ -168,8 +169,7 @@ SIGHTED: Final = (
 -- KEYS: proof, blind, flips. ARGV from 5 on: how old what is proven may be, what was kept, flip.
 if redis.call('GET', KEYS[2]) ~= ARGV[6] or least < now - tonumber(ARGV[5]) then return 0 end
 redis.call('DEL', KEYS[2])
-redis.call('XADD', KEYS[3], '*', 'flip', ARGV[7], 'proven_until_ms', string.format('%.0f', least),
-  'detected_ms', string.format('%.0f', now))
+flip(KEYS[3], ARGV[7])
 return 1
 """
 )
