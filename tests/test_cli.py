@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -244,3 +245,46 @@ def test_a_connectors_file_alone_ends_with_1_and_says_what_is_missing(tmp_path: 
     done = run("connect-standalone", connector)
     assert done.returncode == 1
     assert last_words(done) == f"heartbeat: {connector} is a connector's file; the first file must be the worker's properties"
+
+
+NO_ANSWER = 2
+NOBODY = f"http://{LOOPBACK}:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--jso"], "No such option"),
+        (["--url"], "--url"),
+        (["--url", "127.0.0.1:8080"], "--url: a URL such as"),
+        (["more"], "more"),
+    ],
+)
+def test_a_wrong_question_of_status_does_not_end_as_if_somebody_were_down(arguments: list[str], words: str) -> None:
+    done = run("status", *arguments)
+    assert done.returncode == NO_ANSWER
+    assert words in last_words(done)
+
+
+def test_status_answers_a_program_in_json_whatever_it_was_asked() -> None:
+    done = run("status", "--json", "--url", "nonsense")
+    assert done.returncode == NO_ANSWER
+    assert json.loads(done.stdout)["status"] == "unknown"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["status", "--url", NOBODY], ["monitor", "--check", "FILE"], ["--help"]])
+def test_an_output_that_takes_nothing_is_told_in_one_line(arguments: list[str], tmp_path: Path) -> None:
+    (file := tmp_path / "monitor.toml").write_text("")
+    command = [HEARTBEAT, *(str(file) if word == "FILE" else word for word in arguments)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, env=ENVIRONMENT)
+    assert done.stderr == "heartbeat: [Errno 28] No space left on device\n"
+    assert done.returncode == (NO_ANSWER if arguments[0] == "status" else 1)
+
+
+@pytest.mark.parametrize("output", [">&-", "| true"])
+def test_status_whose_output_is_closed_does_not_end_as_if_somebody_were_down(output: str) -> None:
+    script = f'"$0" status --url {NOBODY} {output}; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", script, HEARTBEAT], capture_output=True, text=True, timeout=DEADLINE_S, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (NO_ANSWER, "")

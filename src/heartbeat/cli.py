@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from datetime import datetime
@@ -13,7 +14,9 @@ import click
 from heartbeat import __version__
 from heartbeat.errors import HeartbeatError, StartError, UsageError, WorkerFileError
 
-_EXIT_CODES = {UsageError: 1, WorkerFileError: 2, StartError: 3}
+_EXIT_CODES = {UsageError: 1, OSError: 1, WorkerFileError: 2, StartError: 3}
+_NO_ANSWER = 2
+"""Of ``status``: its 1 says that somebody is down, so that no mistake may end it so."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -188,13 +191,16 @@ def monitor(file: Path, check: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Show every source, not only the worst 50.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything for a program.")
 def status(url: str | None, everything: bool, as_json: bool) -> NoReturn:
-    """Show who is up and who is down. Ends with 0 if all are up, with 1 if some are down, with 2 if that is not known."""
+    """Show who is up and who is down. Ends with 0 if all are up, with 1 if some are down, with 2 if that is not known or cannot be told."""
     from heartbeat.embedded import state
     from heartbeat.monitor import status as look
 
     running = state.read()
     text, code = look.run(url or (running.monitor if running else "http://127.0.0.1:8080"), as_json=as_json, everything=everything)
-    click.echo(text, nl=False)
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:  # click would end with 1
+        code = _NO_ANSWER
     _end(code)
 
 
@@ -239,21 +245,24 @@ def redis(host: str | None, port: int | None, database: int, password: str | Non
 
 def main() -> NoReturn:
     """Run the command; say errors in one line and end with the code that names their kind."""
+    mistake = _NO_ANSWER if sys.argv[1:2] == ["status"] else None
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(1)
+        sys.exit(mistake or 1)
     except click.Abort:
         sys.exit(130)
-    except HeartbeatError as error:
+    except (HeartbeatError, OSError) as error:  # an OSError is of the output: a full disk
         print(f"heartbeat: {error}", file=sys.stderr)
-        _end(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 3))
+        _end(mistake or next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 3))
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _end(code: int) -> NoReturn:
     """End at once: a Kafka client that hangs, or has been refused its answers, would hold up the interpreter's own end, or break it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # One that is closed is none; one that takes nothing has been told of, or has nobody who reads it.
+        with contextlib.suppress(AttributeError, OSError):
+            stream.flush()
     os._exit(code)

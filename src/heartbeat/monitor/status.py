@@ -85,9 +85,14 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
     The worst come first, at most 50 unless ``everything`` is wanted. PAUSED counts as not known, LATE and NEW as not down.
 
     Raises:
-        UsageError: ``url`` is none.
+        UsageError: ``url`` is none; as JSON that is an answer like any other.
     """
-    parts = _address(url)
+    try:
+        parts = _address(url)
+    except UsageError as error:
+        if not as_json:
+            raise
+        return _json({"status": _WORDS[NOT_KNOWN], "error": str(error)}), NOT_KNOWN
     try:
         answer = _ask(parts, MOST_SHOWN if not everything else None)
     except ConnectError as error:
