@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.monitor.views import RULES, SEEN, Seen
@@ -217,16 +218,33 @@ def test_where_nobody_listens_it_says_what_to_do() -> None:
     assert (json.loads(told)["status"], code) == ("unknown", NOT_KNOWN)
 
 
-def test_a_redis_that_is_away_is_what_the_monitor_says(redis: EmbeddedRedis) -> None:
-    view = Seen(replace(SEEN, tick_ms=now_ms()), (), InForce(RULES, Server(LOOPBACK, free_port())))
-    server = serve("127.0.0.1:0", view)
+REFUSED = "Redis at there:1: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("seen", "first"),
+    [
+        ({"error": REFUSED}, f"The monitor cannot look at Redis: {REFUSED}"),
+        ({"error": REFUSED, "connectors": {}}, f"The monitor cannot look at Redis: {REFUSED}"),
+        ({"connectors": {"c": Look(sources=1, blind=Blindness("redis", REFUSED, 0))}}, "BLIND c for "),
+        ({}, "The sources cannot be read: it answers 503: Redis at 127.0.0.1"),
+    ],
+)
+def test_a_redis_that_is_away_is_what_the_monitor_says(seen: dict[str, Any], first: str) -> None:
+    observation = replace(SEEN, **{"tick_ms": now_ms() + HOUR, "connectors": {"c": Look(sources=1)}, **seen})
+    server = serve("127.0.0.1:0", Seen(observation, (), InForce(RULES, Server(LOOPBACK, free_port()))))
     server.start()
     try:
         text, code = report(server.origin, now_ms())
+        told = json.loads(report(server.origin, now_ms(), as_json=True)[0])
     finally:
         server.stop()
     assert code == NOT_KNOWN
-    assert "it answers 503: Redis at 127.0.0.1" in text
+    assert text.startswith(first)
+    assert text.splitlines()[-1].startswith("Who is up and who is down is not known now")
+    assert "No connector has sources" not in text
+    assert "heartbeat monitor" not in text, "one runs, and another would see as little"
+    assert (told["status"], told["sources"], bool(told["doubts"])) == ("unknown", [], True)
 
 
 @contextmanager
@@ -270,6 +288,8 @@ def test_somebody_else_who_answers_is_not_taken_for_a_monitor(status: int, body:
         text, code = report(url, now_ms())
     assert code == NOT_KNOWN
     assert words in text
+    assert "starts one" not in text
+    assert "--url says where it listens" in text
 
 
 def test_who_accepts_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +298,7 @@ def test_who_accepts_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPat
         text, code = report(f"http://{LOOPBACK}:{hanging.getsockname()[1]}", now_ms())
     assert code == NOT_KNOWN
     assert "no answer in" in text
+    assert "starts one" in text
 
 
 def test_no_proxy_is_followed(redis: EmbeddedRedis, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

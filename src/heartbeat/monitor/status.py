@@ -65,13 +65,22 @@ class _Page(msgspec.Struct, frozen=True):
     next: str | None
 
 
+class _NoAnswer(ConnectError):
+    """Nobody answers there."""
+
+
+class _NotNow(ConnectError):
+    """It answers that it cannot say that now: Redis is away."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the monitor said. ``more`` sources are not among the rows."""
+    """What the monitor said. ``more`` sources are not among the rows; ``unread`` says why there are none, if they cannot be read."""
 
     pipeline: _Pipeline
-    rows: Sequence[Source]
-    more: int
+    rows: Sequence[Source] = ()
+    more: int = 0
+    unread: str = ""
 
 
 def run(url: str, *, as_json: bool = False, everything: bool = False) -> tuple[str, int]:
@@ -97,10 +106,13 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
         answer = _ask(parts, MOST_SHOWN if not everything else None)
     except ConnectError as error:
         text = f"The monitor at {visible(_origin(parts))} cannot be asked: {visible(str(error))}"
-        fix = "Does one run there? `heartbeat monitor monitor.toml` starts one, --url says where it listens; its log says more."
+        starts = "Does one run there? `heartbeat monitor monitor.toml` starts one, " if isinstance(error, _NoAnswer) else ""
+        fix = f"{starts}--url says where it listens; its log says more."
         reply = {"status": _WORDS[NOT_KNOWN], "error": text}
         return (_json(reply) if as_json else f"{text}\n{fix}\n"), NOT_KNOWN
     doubts = list(_doubts(answer.pipeline, now_ms))
+    if answer.unread and not answer.pipeline.error:  # that has said it
+        doubts.append(f"The sources cannot be read: {answer.unread}")
     code = _code(answer, doubts)
     if as_json:
         rows = [msgspec.to_builtins(row) for row in answer.rows]
@@ -122,7 +134,7 @@ def _doubts(pipeline: _Pipeline, now_ms: int) -> Iterator[str]:
     age_ms = pipeline.stages.detection
     if age_ms is None or age_ms > _DETECTION_FRESH_MS:
         yield f"The monitor has looked at nothing{'' if age_ms is None else f' for {duration(age_ms)}'}: nobody is found to be down now"
-    if not pipeline.connectors:
+    elif not pipeline.connectors and not pipeline.error:
         yield "No connector has sources in this Redis yet: is a worker running, and does the monitor read the Redis that it writes?"
     for connector in pipeline.connectors:
         if connector.error:
@@ -145,7 +157,7 @@ def _table(answer: _Answer, now_ms: int) -> Iterator[str]:
     if answer.more:
         yield f"... and {answer.more:,} more: --all shows them"
     told = ", ".join(f"{counts[state.lower()]:,} {state}" for state in (DOWN, UNKNOWN, LATE, UP))
-    yield f"{counts['total']:,} source(s): {told}"
+    yield "Who is up and who is down is not known now" if answer.unread else f"{counts['total']:,} source(s): {told}"
 
 
 def _cells(row: Source, now_ms: int) -> tuple[str, ...]:
@@ -186,9 +198,12 @@ def _ask(parts: SplitResult, most: int | None) -> _Answer:
     pipeline = _get(parts, "/api/v1/pipeline", _Pipeline)
     rows: list[Source] = []
     wanted = None if most is None else most + 1
-    for state in _AS_ASKED:
-        if wanted is None or len(rows) < wanted or state == DOWN:
-            rows += islice(_rows(parts, state, min(wanted or MOST_AT_ONCE, MOST_AT_ONCE)), wanted)
+    try:
+        for state in _AS_ASKED:
+            if wanted is None or len(rows) < wanted or state == DOWN:
+                rows += islice(_rows(parts, state, min(wanted or MOST_AT_ONCE, MOST_AT_ONCE)), wanted)
+    except _NotNow as error:
+        return _Answer(pipeline, unread=str(error))
     rows.sort(key=lambda row: _WORST_FIRST.index(row.state))
     shown = rows[:most]
     total = sum(connector.sources.get("total", 0) for connector in pipeline.connectors)
@@ -217,12 +232,13 @@ def _get(parts: SplitResult, path: str, kind: Any) -> Any:
         reply = connection.getresponse()
         body = body_of(reply, _TIMEOUT_S, _MOST_BYTES)
         if reply.status != 200:
-            raise ConnectError(f"it answers {reply.status}: {_reason(body) or reply.reason}")
+            kind_of = _NotNow if reply.status == 503 else ConnectError
+            raise kind_of(f"it answers {reply.status}: {_reason(body) or reply.reason}")
         return msgspec.json.decode(body, type=kind)
     except TimeoutError as error:
-        raise ConnectError(f"no answer in {_TIMEOUT_S:.0f} s") from error
+        raise _NoAnswer(f"no answer in {_TIMEOUT_S:.0f} s") from error
     except OSError as error:
-        raise ConnectError(error.strerror or str(error)) from error
+        raise _NoAnswer(error.strerror or str(error)) from error
     except (msgspec.MsgspecError, UnicodeError, RecursionError, http.client.HTTPException) as error:
         raise ConnectError(f"it does not answer as a monitor does: {error}") from error
     finally:
