@@ -89,7 +89,7 @@ def test_the_worst_come_first_whatever_their_connector(redis: EmbeddedRedis, con
     assert code == SOME_DOWN
     assert [line.split()[0] for line in text.splitlines()[1:-1]] == ["pump-z", "a-unknown", "a-new", "a-up", "z-up"]
     assert text.splitlines()[1].split() == ["pump-z", "DOWN", "1h59m", "ago", "2h1m", "ago", "z", "plant-1"]
-    assert text.splitlines()[-1] == "4 source(s): 1 DOWN, 1 UNKNOWN, 0 LATE, 2 UP"
+    assert text.splitlines()[-1] == "5 source(s): 1 DOWN, 1 UNKNOWN, 0 LATE, 1 NEW, 2 UP"
 
 
 def test_a_source_that_is_unknown_ends_it_with_2(redis: EmbeddedRedis, connection: Connection) -> None:
@@ -101,9 +101,10 @@ def test_a_source_that_is_unknown_ends_it_with_2(redis: EmbeddedRedis, connectio
 def test_a_declared_or_late_source_is_not_down(redis: EmbeddedRedis, connection: Connection) -> None:
     """The deadline is ahead, and within the twenty seconds in which a pump counts as late."""
     store(connection, "c", deadlines={"pump-1": now_ms() + 19_000}, expected={"new": now_ms()})
-    with monitor(redis, c=Look(sources=1, late=1)) as url:
+    with monitor(redis, c=Look(sources=1)) as url:  # the monitor's own count knows nothing of a warning
         text, code = report(url, now_ms())
     assert [line.split()[1] for line in text.splitlines()[1:-1]] == ["LATE", "NEW"]
+    assert text.splitlines()[-1] == "2 source(s): 0 DOWN, 0 UNKNOWN, 1 LATE, 1 NEW, 0 UP"
     assert code == ALL_UP
 
 
@@ -175,8 +176,21 @@ def test_of_many_the_first_are_shown_and_the_rest_counted(redis: EmbeddedRedis, 
     assert len(lines) == 1 + MOST_SHOWN + 2
     assert lines[1].startswith("down-0")
     assert lines[-2] == "... and 2,453 more: --all shows them"
+    assert lines[-1] == all_lines[-1] == "2,503 source(s): 3 DOWN, 0 UNKNOWN, 0 LATE, 2,500 UP"
     assert len(all_lines) == 1 + 2_503 + 1
     assert len({line.split()[0] for line in all_lines[1:-1]}) == 2_503
+
+
+@pytest.mark.parametrize("ups", [1, 100])
+def test_the_last_line_counts_what_the_table_shows(redis: EmbeddedRedis, connection: Connection, ups: int) -> None:
+    """With 100 more than can be shown, those who are not shown are as the monitor counts them."""
+    now = now_ms()
+    store(connection, "held", deadlines={"held": now - HOUR})
+    store(connection, "c", deadlines={"pump": now + 19_000, **{f"up-{n}": now + HOUR for n in range(ups)}}, expected={"new": now})
+    with monitor(redis, c=Look(sources=1 + ups), held=Look(sources=1, unknown=1, paused="PAUSED")) as url:
+        text, _ = report(url, now)
+    assert [line.split()[1] for line in text.splitlines()[2:5]] == ["PAUSED", "LATE", "NEW"]
+    assert text.splitlines()[-1] == f"{3 + ups} source(s): 0 DOWN, 0 UNKNOWN, 1 PAUSED, 1 LATE, 1 NEW, {ups} UP"
 
 
 def test_json_holds_what_the_table_shows(redis: EmbeddedRedis, connection: Connection) -> None:

@@ -26,6 +26,7 @@ ALL_UP, SOME_DOWN, NOT_KNOWN = 0, 1, 2
 _WORST_FIRST: Final = (DOWN, UNKNOWN, PAUSED, LATE, NEW, UP)
 _AS_ASKED: Final = (UNKNOWN, PAUSED, DOWN, LATE, NEW, UP)
 """Who is judged between two questions moves from UNKNOWN to DOWN, and must not fall between them: that would pass for all up."""
+_ALWAYS_TOLD: Final = (DOWN, UNKNOWN, LATE, UP)
 _WORDS: Final = {ALL_UP: "up", SOME_DOWN: "down", NOT_KNOWN: "unknown"}
 _TIMEOUT_S: Final = 5.0
 _MOST_BYTES: Final = 64 << 20
@@ -147,17 +148,31 @@ def _doubts(pipeline: _Pipeline, now_ms: int) -> Iterator[str]:
 
 
 def _table(answer: _Answer, now_ms: int) -> Iterator[str]:
-    counts: Counter[str] = Counter()
-    for connector in answer.pipeline.connectors:
-        counts.update(connector.sources)
     if answer.rows:
         rows = [_HEAD, *(_cells(row, now_ms) for row in answer.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         yield from ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     if answer.more:
         yield f"... and {answer.more:,} more: --all shows them"
-    told = ", ".join(f"{counts[state.lower()]:,} {state}" for state in (DOWN, UNKNOWN, LATE, UP))
-    yield "Who is up and who is down is not known now" if answer.unread else f"{counts['total']:,} source(s): {told}"
+    counts = _counts(answer)
+    told = ", ".join(f"{counts[state]:,} {state}" for state in _WORST_FIRST if counts[state] or state in _ALWAYS_TOLD)
+    yield "Who is up and who is down is not known now" if answer.unread else f"{counts.total():,} source(s): {told}"
+
+
+def _counts(answer: _Answer) -> Counter[str]:
+    """Return how many are in each state: of the rows if those are all, else as the monitor counts, who knows less of each source."""
+    counts = Counter(row.state for row in answer.rows)
+    if not answer.more:
+        return counts
+    told: Counter[str] = Counter()
+    for connector in answer.pipeline.connectors:
+        for state, count in connector.sources.items():
+            told[PAUSED if connector.paused and state == "unknown" else state.upper()] += count
+    total = told.pop("TOTAL", 0)
+    # What rules and declarations say of a source only its row knows: there are no fewer LATE and NEW ones than are shown.
+    counts |= told
+    counts[UP] = max(0, total - sum(counts[state] for state in (DOWN, UNKNOWN, PAUSED, LATE)))
+    return counts
 
 
 def _cells(row: Source, now_ms: int) -> tuple[str, ...]:
