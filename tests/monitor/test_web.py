@@ -244,6 +244,15 @@ def test_every_state_has_its_moment(client: TestClient, connection: Connection) 
     assert (rows["declared"]["since_ms"], rows["declared"]["deadline_ms"], rows["declared"]["last_beat_ms"]) == (now, None, None)
 
 
+def test_nobody_is_late_since_before_its_last_beat(client: TestClient, connection: Connection) -> None:
+    """A pump's warning is longer than this one's ttl."""
+    now = redis_now(connection)
+    connection.call("SADD", CONNECTORS, "c")
+    connection.call("HSET", Keys("c").proof, "ttl", 15_000)
+    connection.call("ZADD", Keys("c").deadlines, now + 14_000, "pump")
+    assert [(row["state"], row["since_ms"], row["last_beat_ms"]) for row in sources(client)] == [("LATE", now - 1_000, now - 1_000)]
+
+
 def test_who_said_that_it_failed_is_down_since_then(client: TestClient, connection: Connection) -> None:
     store(connection, "c", down={"s": NOW})
     connection.call("HSET", Keys("c").status, "s", f'{{"at_ms":{NOW - TTL},"status":"fail"}}')

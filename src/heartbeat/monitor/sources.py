@@ -115,7 +115,9 @@ def _state(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> tuple[
         return DOWN, silent_from_ms if found.failed_ms is None else found.failed_ms
     if late_from_ms > now_ms:
         return UP, None
-    return (LATE, late_from_ms) if silent_from_ms > now_ms else (PAUSED if paused else UNKNOWN, silent_from_ms)
+    if silent_from_ms > now_ms:  # a beat began this wait: where the warning is longer than the ttl, that was later
+        return LATE, max(late_from_ms, found.last_beat_ms or late_from_ms)
+    return PAUSED if paused else UNKNOWN, silent_from_ms
 
 
 def _states(text: str) -> frozenset[str]:
