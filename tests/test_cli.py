@@ -257,6 +257,7 @@ NOBODY = f"http://{LOOPBACK}:1"
         (["--jso"], "No such option"),
         (["--url"], "--url"),
         (["--url", "127.0.0.1:8080"], "--url: a URL such as"),
+        (["--url", ""], "--url: a URL such as"),
         (["more"], "more"),
     ],
 )

@@ -196,7 +196,9 @@ def status(url: str | None, everything: bool, as_json: bool) -> NoReturn:
     from heartbeat.monitor import status as look
 
     running = state.read()
-    text, code = look.run(url or (running.monitor if running else "http://127.0.0.1:8080"), as_json=as_json, everything=everything)
+    default = running.monitor if running else look.DEFAULT_URL
+    # An empty one is no address: a variable that is not set must not lead to somebody else's monitor.
+    text, code = look.run(default if url is None else url, as_json=as_json, everything=everything)
     try:
         click.echo(text, nl=False)
     except BrokenPipeError:  # click would end with 1

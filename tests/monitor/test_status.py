@@ -77,7 +77,7 @@ def test_when_all_are_up_it_says_so_and_ends_with_0(redis: EmbeddedRedis, connec
     assert head.split() == ["SOURCE", "STATE", "SINCE", "LAST", "BEAT", "CONNECTOR", "TAGS"]
     assert first.split()[:3] == ["a", "UP", "-"]
     assert second.split()[:2] == ["b", "UP"]
-    assert last == "2 source(s): 0 DOWN, 0 UNKNOWN, 0 LATE, 2 UP"
+    assert last == f"2 source(s): 0 DOWN, 0 UNKNOWN, 0 LATE, 2 UP (by the monitor at {url})"
 
 
 def test_the_worst_come_first_whatever_their_connector(redis: EmbeddedRedis, connection: Connection) -> None:
@@ -89,7 +89,7 @@ def test_the_worst_come_first_whatever_their_connector(redis: EmbeddedRedis, con
     assert code == SOME_DOWN
     assert [line.split()[0] for line in text.splitlines()[1:-1]] == ["pump-z", "a-unknown", "a-new", "a-up", "z-up"]
     assert text.splitlines()[1].split() == ["pump-z", "DOWN", "1h59m", "ago", "2h1m", "ago", "z", "plant-1"]
-    assert text.splitlines()[-1] == "5 source(s): 1 DOWN, 1 UNKNOWN, 0 LATE, 1 NEW, 2 UP"
+    assert text.splitlines()[-1].startswith("5 source(s): 1 DOWN, 1 UNKNOWN, 0 LATE, 1 NEW, 2 UP (")
 
 
 def test_a_source_that_is_unknown_ends_it_with_2(redis: EmbeddedRedis, connection: Connection) -> None:
@@ -104,7 +104,7 @@ def test_a_declared_or_late_source_is_not_down(redis: EmbeddedRedis, connection:
     with monitor(redis, c=Look(sources=1)) as url:  # the monitor's own count knows nothing of a warning
         text, code = report(url, now_ms())
     assert [line.split()[1] for line in text.splitlines()[1:-1]] == ["LATE", "NEW"]
-    assert text.splitlines()[-1] == "2 source(s): 0 DOWN, 0 UNKNOWN, 1 LATE, 1 NEW, 0 UP"
+    assert text.splitlines()[-1].startswith("2 source(s): 0 DOWN, 0 UNKNOWN, 1 LATE, 1 NEW, 0 UP (")
     assert code == ALL_UP
 
 
@@ -176,7 +176,8 @@ def test_of_many_the_first_are_shown_and_the_rest_counted(redis: EmbeddedRedis, 
     assert len(lines) == 1 + MOST_SHOWN + 2
     assert lines[1].startswith("down-0")
     assert lines[-2] == "... and 2,453 more: --all shows them"
-    assert lines[-1] == all_lines[-1] == "2,503 source(s): 3 DOWN, 0 UNKNOWN, 0 LATE, 2,500 UP"
+    assert lines[-1] == all_lines[-1]
+    assert lines[-1].startswith("2,503 source(s): 3 DOWN, 0 UNKNOWN, 0 LATE, 2,500 UP (")
     assert len(all_lines) == 1 + 2_503 + 1
     assert len({line.split()[0] for line in all_lines[1:-1]}) == 2_503
 
@@ -190,7 +191,7 @@ def test_the_last_line_counts_what_the_table_shows(redis: EmbeddedRedis, connect
     with monitor(redis, c=Look(sources=1 + ups), held=Look(sources=1, unknown=1, paused="PAUSED")) as url:
         text, _ = report(url, now)
     assert [line.split()[1] for line in text.splitlines()[2:5]] == ["PAUSED", "LATE", "NEW"]
-    assert text.splitlines()[-1] == f"{3 + ups} source(s): 0 DOWN, 0 UNKNOWN, 1 PAUSED, 1 LATE, 1 NEW, {ups} UP"
+    assert text.splitlines()[-1].startswith(f"{3 + ups} source(s): 0 DOWN, 0 UNKNOWN, 1 PAUSED, 1 LATE, 1 NEW, {ups} UP (")
 
 
 def test_json_holds_what_the_table_shows(redis: EmbeddedRedis, connection: Connection) -> None:
@@ -198,7 +199,7 @@ def test_json_holds_what_the_table_shows(redis: EmbeddedRedis, connection: Conne
     with monitor(redis, c=Look(sources=1, down=1)) as url:
         text, code = report(url, now_ms(), as_json=True)
     told = json.loads(text)
-    assert (told["status"], told["doubts"], told["more"], code) == ("down", [], 0, SOME_DOWN)
+    assert (told["status"], told["monitor"], told["doubts"], told["more"], code) == ("down", url, [], 0, SOME_DOWN)
     assert [(row["name"], row["state"], row["incident"]) for row in told["sources"]] == [
         ("pump", "DOWN", incident_of("c", "pump", 5)),
         ("up", "UP", None),
@@ -229,7 +230,7 @@ def test_where_nobody_listens_it_says_what_to_do() -> None:
     assert text.startswith(f"The monitor at {url} cannot be asked: Connection refused")
     assert "heartbeat monitor monitor.toml" in text
     told, code = report(url, now_ms(), as_json=True)
-    assert (json.loads(told)["status"], code) == ("unknown", NOT_KNOWN)
+    assert (json.loads(told)["status"], json.loads(told)["monitor"], code) == ("unknown", url, NOT_KNOWN)
 
 
 REFUSED = "Redis at there:1: Connection refused"
@@ -330,5 +331,14 @@ def test_what_is_no_url_is_a_usage_error(url: str) -> None:
 
 
 def test_a_password_in_the_url_is_not_printed() -> None:
-    text, _ = report(f"http://me:hunter22@{LOOPBACK}:{free_port()}", now_ms())
-    assert "hunter22" not in text
+    url = f"http://me:hunter22@{LOOPBACK}"
+    assert "hunter22" not in report(f"{url}:{free_port()}", now_ms())[0]
+    assert "hunter22" not in report(f"{url}:0", now_ms(), as_json=True)[0]
+
+
+def test_a_password_in_the_url_of_a_monitor_that_answers_is_not_printed(redis: EmbeddedRedis, connection: Connection) -> None:
+    with monitor(redis) as url:
+        for as_json in (True, False):
+            text = report(url.replace("//", "//me:hunter22@"), now_ms(), as_json=as_json)[0]
+            assert "hunter22" not in text
+            assert url in text

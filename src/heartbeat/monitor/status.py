@@ -103,13 +103,14 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
         if not as_json:
             raise
         return _json({"status": _WORDS[NOT_KNOWN], "error": str(error)}), NOT_KNOWN
+    origin = _origin(parts)
     try:
         answer = _ask(parts, MOST_SHOWN if not everything else None)
     except ConnectError as error:
-        text = f"The monitor at {visible(_origin(parts))} cannot be asked: {visible(str(error))}"
+        text = f"The monitor at {visible(origin)} cannot be asked: {visible(str(error))}"
         starts = "Does one run there? `heartbeat monitor monitor.toml` starts one, " if isinstance(error, _NoAnswer) else ""
         fix = f"{starts}--url says where it listens; its log says more."
-        reply = {"status": _WORDS[NOT_KNOWN], "error": text}
+        reply = {"status": _WORDS[NOT_KNOWN], "monitor": origin, "error": text}
         return (_json(reply) if as_json else f"{text}\n{fix}\n"), NOT_KNOWN
     doubts = list(_doubts(answer.pipeline, now_ms))
     if answer.unread and not answer.pipeline.error:  # that has said it
@@ -117,8 +118,8 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
     code = _code(answer, doubts)
     if as_json:
         rows = [msgspec.to_builtins(row) for row in answer.rows]
-        return _json({"status": _WORDS[code], "doubts": doubts, "sources": rows, "more": answer.more}), code
-    return "\n".join([*map(visible, doubts), *_table(answer, now_ms)]) + "\n", code
+        return _json({"status": _WORDS[code], "monitor": origin, "doubts": doubts, "sources": rows, "more": answer.more}), code
+    return "\n".join([*map(visible, doubts), *_table(answer, now_ms)]) + f" (by the monitor at {visible(origin)})\n", code
 
 
 def _code(answer: _Answer, doubts: Sequence[str]) -> int:
