@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
@@ -195,7 +196,9 @@ def _bound(host: str, port: str, listen: str) -> socket.socket:
     except (OSError, OverflowError, ValueError) as error:
         bound.close()
         why = error.strerror or str(error) if isinstance(error, OSError) else "no HOST:PORT"
-        raise StartError(f"cannot listen on {listen}: {why}. Stop what uses the port, or set another listen in [monitor]") from error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        fix = "Stop what uses the port, or set another listen in [monitor]" if taken else "Set another listen in [monitor]"
+        raise StartError(f"cannot listen on {listen}: {why}. {fix}") from error
     return bound
 
 
