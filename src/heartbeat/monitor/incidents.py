@@ -78,7 +78,7 @@ def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
 
 
 def dropped(opened: Flip, now_ms: int) -> Flip:
-    """Return what ends an incident whose source is judged no more: the connector's topics or template changed, or room was needed."""
+    """Return what ends an incident whose source is watched no more: the connector's topics or template changed, or room was needed."""
     to, reason = (flips.SIGHTED, flips.REASON_SIGHTED) if opened.to == flips.BLIND else (flips.PAUSED, flips.BYE)
     return msgspec.structs.replace(
         opened,
