@@ -17,7 +17,7 @@ from heartbeat.beats.keyspace import Info, Keyspace
 from heartbeat.beats.outbox import Outbox
 from heartbeat.beats.partitions import TARGET, TASKS, Partitions, Row, Target
 from heartbeat.beats.signals import MOST_RUNS, Order, Signal
-from heartbeat.beats.verdicts import Verdicts
+from heartbeat.beats.verdicts import FAILED, Verdicts
 from heartbeat.connect.api import TopicPartition
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.monitor import incidents
@@ -87,7 +87,7 @@ def watch(connection: Connection) -> None:
     incident = incident_of(CONNECTOR, pipeline_of(CONNECTOR), DOWN_DETECTED_MS)
     stage = Kept(CONSUMER, "no worker reports on beats-1", BLIND_SINCE_MS, "beats", 1, incident, after_ms=10_000)
     blind = incidents.went_blind(CONNECTOR, stage)
-    index.restore({"pump:5": 1795366500000}, msgspec.json.encode(stage))
+    index.restore({"pump:5": 1795366500000, "pump:4": 1795366530000 + FAILED}, msgspec.json.encode(stage))
     index.expect(["pump:10"], 1795366690000)
     for found, proven_ms, at_ms in ((flip, 1795366505200, DOWN_DETECTED_MS), (blind, BLIND_SINCE_MS, 1795366570400)):
         words = ("flip", msgspec.json.encode(found), "proven_until_ms", proven_ms, "detected_ms", at_ms)

@@ -338,6 +338,22 @@ def test_a_goodbye_is_kept_for_one_horizon_and_then_everything_of_that_source_go
     assert sorted(connection.execute("HKEYS", keyspace.keys.status)) == [b"back", b"edge"]
 
 
+def test_of_one_that_is_down_a_goodbye_and_its_ttl_are_kept_until_a_monitor_has_seen_them(
+    connection: Connection, keyspace: Keyspace
+) -> None:
+    keyspace.write_infos({"s": Info(1, 10 * TTL), "up": Info(1, 10 * TTL)})
+    connection.call("ZADD", keyspace.keys.down, 90, "s")
+    for source in ("s", "up"):
+        assert goodbye(keyspace, source, 99, 0)
+    assert keyspace.read_infos(["s", "up"]) == {"s": Info(1, 10 * TTL), "up": Info(1, TTL)}
+    goodbye(keyspace, "new", 200, 100)
+    assert keyspace.read_gone(["s", "up", "new"]) == {"s": 99, "new": 200}
+    connection.call("ZREM", keyspace.keys.down, "s")
+    goodbye(keyspace, "new", 201, 100)
+    assert keyspace.read_gone(["s"]) == {}
+    assert keyspace.read_infos(["s"]) == {}
+
+
 # --- room
 
 

@@ -13,6 +13,7 @@ from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.listing import MOST_LOOKED_AT, Cursor, Entry, Found, Page, Query, Room, Span
 from heartbeat.beats.template import LONGEST_NAME
+from heartbeat.beats.verdicts import FAILED
 from heartbeat.errors import BadRequest
 
 TTL = 60_000
@@ -25,7 +26,7 @@ ODD_NAMES = ("", "a", "B", "b", "ä", "z z", "a/b", "line\nbreak", "\u202eliam",
 class Index:
     """What one connector's index holds, in memory."""
 
-    down: dict[str, int] = field(default_factory=dict)
+    down: Mapping[str, float] = field(default_factory=dict)
     deadlines: dict[str, int] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
     gone: dict[str, int] = field(default_factory=dict)
@@ -36,7 +37,7 @@ class Index:
         connection.call("SADD", CONNECTORS, connector)
         connection.call("HSET", keys.proof, "ttl", TTL)
         for name in ("down", "deadlines", "expected", "gone"):
-            scores: dict[str, int] = getattr(self, name)
+            scores: Mapping[str, float] = getattr(self, name)
             if scores:
                 connection.call("ZADD", getattr(keys, name), *(word for source, at in scores.items() for word in (at, source)))
         if self.ttls:
@@ -45,9 +46,9 @@ class Index:
     def rows(self, spans: Sequence[Span]) -> list[tuple[str, str, int]]:
         """Room, source and score of everything in these spans, in the order of the listing."""
         seen = {
-            Room.DOWN: self.down,
+            Room.DOWN: {source: int(at) for source, at in self.down.items()},
             Room.DEADLINES: {source: at for source, at in self.deadlines.items() if source not in self.down},
-            Room.EXPECTED: {s: at for s, at in self.expected.items() if s not in self.down | self.deadlines | self.gone},
+            Room.EXPECTED: {s: at for s, at in self.expected.items() if s not in {*self.down, *self.deadlines, *self.gone}},
         }
         found = []
         for room in Room:
@@ -209,13 +210,10 @@ def test_a_source_that_never_beat_has_no_last_beat(connection: Connection) -> No
 
 
 def test_a_source_that_said_that_it_failed_is_down_since_then(connection: Connection) -> None:
-    Index(down=dict.fromkeys(("failed", "silent since", "garbage", "quiet"), NOW)).store(connection, "c")
-    signals = {"failed": NOW - TTL, "silent since": NOW - TTL - 1}
-    for source, at_ms in signals.items():
-        connection.call("HSET", Keys("c").status, source, f'{{"at_ms":{at_ms},"status":"fail","message":"x"}}')
-    connection.call("HSET", Keys("c").status, "garbage", b'{"at_ms":"\xff')
-    assert one(connection, "failed").failed_ms == NOW - TTL
-    assert [one(connection, source).failed_ms for source in ("silent since", "garbage", "quiet")] == [None, None, None]
+    Index(down={"failed": NOW + FAILED, "silent": NOW}, expected={"failed": NOW - TTL}).store(connection, "c")
+    found = one(connection, "failed")
+    assert (found.at_ms, found.failed, found.last_beat_ms) == (NOW, True, NOW)
+    assert not one(connection, "silent").failed
 
 
 def test_the_overview_tells_redis_time_and_who_has_an_index(connection: Connection) -> None:

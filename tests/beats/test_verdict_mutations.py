@@ -75,6 +75,7 @@ MUTATIONS: Final = {
         "if deadline ~= judged then return", "if not deadline or deadline < judged then return"
     ),
     "take a newer deadline for the same": Mutation("if deadline ~= judged then return", "if not deadline or deadline > judged then return"),
+    "judge a silence before its fail": Mutation("if score(KEYS[7], source) then return 'moved' end -- that", "-- that"),
     "skip gone": Mutation("if gone and gone >= judged - (ttl or default_ttl) then", "if false then"),
     "believe any goodbye": Mutation("if gone and gone >= judged - (ttl or default_ttl) then", "if gone then"),
     "believe only goodbyes after the beat": Mutation("gone >= judged - (ttl or default_ttl)", "gone > judged - (ttl or default_ttl)"),
@@ -101,11 +102,6 @@ MUTATIONS: Final = {
     "skip a fail after a goodbye": Mutation(" or (gone and gone >= seen) then", " or gone then"),
     "judge a fail at its goodbye": Mutation("(gone and gone >= seen)", "(gone and gone > seen)"),
     "keep a fail that is over": Mutation("redis.call('ZREM', KEYS[7], source)\n      return 'moved'", "return 'moved'"),
-    "judge a fail on any deadline": Mutation(
-        "if judged ~= (not newer and deadline or seen + (ttl or default_ttl)) then return 'moved' end", ""
-    ),
-    "judge a fail on a deadline of no ttl": Mutation("deadline or seen + (ttl or default_ttl))", "deadline or seen + (ttl or 0))"),
-    "judge a fresh fail on the beat since": Mutation("(not newer and deadline or seen", "(deadline or seen"),
     "judge a fail unproven": Mutation("return least >= seen and 'down' or 'unproven'", "return 'down'"),
     "prove beyond a fail": Mutation("return least >= seen and", "return least > seen and"),
     # never seen
@@ -116,33 +112,41 @@ MUTATIONS: Final = {
     "miss at once": Mutation("return judged + grace <= now and proven(judged, default_ttl)", "return proven(judged, default_ttl)"),
     "miss unproven": Mutation("proven(judged, default_ttl)", "true"),
     # what a verdict does
-    "leave the deadline of one that is down": Mutation(
-        "    if (score(KEYS[2], source) or judged) <= judged then redis.call('ZREM', KEYS[2], source) end", ""
+    "leave the deadline of one that is down": Mutation("if beat <= judged then redis.call('ZREM', KEYS[2], source) end", ""),
+    "leave the deadline of a fail": Mutation("if beat <= judged then redis", "if beat < judged then redis"),
+    "take a newer deadline of one that is down": Mutation("if beat <= judged then redis", "if true then redis"),
+    "date a beat after a fail by everybody's ttl": Mutation("(ttl_of(source) or default_ttl)\n    if beat", "default_ttl\n    if beat"),
+    "date a beat after a fail by a ttl of none": Mutation(
+        "(ttl_of(source) or default_ttl)\n    if beat", "(ttl_of(source) or 0)\n    if beat"
     ),
-    "take a newer deadline of one that is down": Mutation(
-        "if (score(KEYS[2], source) or judged) <= judged then redis", "if true then redis"
-    ),
+    "judge without keeping whom": Mutation("redis.call('ZADD', KEYS[3], string.format('%.0f', judged)", "-- "),
+    "keep another deadline than the one judged": Mutation("KEYS[3], string.format('%.0f', judged)", "KEYS[3], string.format('%.0f', now)"),
+    "keep a fail as a silence": Mutation("(ARGV[i] == 'fail' and '.5' or '')", "''"),
+    "keep a silence as a fail": Mutation("(ARGV[i] == 'fail' and '.5' or '')", "'.5'"),
     "leave the fail of one that is down": Mutation(
         "    redis.call('ZREM', KEYS[7], source)\n    redis.call('ZADD'", "    redis.call('ZADD'"
     ),
-    "judge without keeping whom": Mutation("    redis.call('ZADD', KEYS[3], string.format('%.0f', judged), source)\n", ""),
-    "keep another deadline than the one judged": Mutation("string.format('%.0f', judged), source)", "string.format('%.0f', now), source)"),
     "judge without telling": Mutation("    flip(KEYS[9], ARGV[i + 5])\n", ""),
     "judge each case by the first one's deadline": Mutation("tonumber(ARGV[i + 4]))\n  if outcome", "0)\n  if outcome"),
     # recovery
     "recover on any verdict": Mutation("if score(KEYS[3], source) == judged then", "if score(KEYS[3], source) then"),
     "recover who is not down": Mutation("if score(KEYS[3], source) == judged then", "if (score(KEYS[3], source) or judged) == judged then"),
-    "date the last beat by the deadline now": Mutation(
-        "(deadline or judged) - (ttl_of(source) or default_ttl)", "(deadline or 0) - (ttl_of(source) or default_ttl)"
-    ),
+    "date the last beat by the deadline now": Mutation("or judged - ttl\n", "or (deadline or 0) - ttl\n"),
+    "date a fail as a silence": Mutation("judged % 1 > 0 and math.floor(judged) or judged - ttl", "judged - ttl"),
+    "date a silence as a fail": Mutation("judged % 1 > 0 and math.floor(judged) or judged - ttl", "math.floor(judged)"),
+    "take the half of a fail for time": Mutation("math.floor(judged) or", "judged or"),
     "date a beat by a ttl of none": Mutation(
-        "(deadline or judged) - (ttl_of(source) or default_ttl)", "(deadline or judged) - (ttl_of(source) or 0)"
+        "local ttl, failed = ttl_of(source) or default_ttl", "local ttl, failed = ttl_of(source) or 0"
     ),
-    "skip gone at a recovery": Mutation("if gone and gone >= beat then", "if false then"),
-    "believe any goodbye at a recovery": Mutation("if gone and gone >= beat then", "if gone then"),
-    "believe only goodbyes after the newest beat": Mutation("if gone and gone >= beat then", "if gone and gone > beat then"),
-    "skip the score compare": Mutation("(deadline <= judged or deadline <= redis_now or", "(deadline <= redis_now or"),
-    "recover on a redelivered beat": Mutation("(deadline <= judged or", "(deadline < judged or"),
+    "date a beat by everybody's ttl": Mutation("local ttl, failed = ttl_of(source) or default_ttl", "local ttl, failed = default_ttl"),
+    "skip gone at a recovery": Mutation("if gone and gone >= (beat or last) then", "if false then"),
+    "believe any goodbye at a recovery": Mutation("if gone and gone >= (beat or last) then", "if gone then"),
+    "believe only goodbyes after the newest beat": Mutation(
+        "if gone and gone >= (beat or last) then", "if gone and gone > (beat or last) then"
+    ),
+    "keep a goodbye that was delivered again": Mutation("      redis.call('ZREM', KEYS[4], source)\n", ""),
+    "skip the compare of beats": Mutation("(beat <= last or deadline", "(deadline"),
+    "recover on a redelivered beat": Mutation("(beat <= last or", "(beat < last or"),
     "recover on a deadline that has passed": Mutation("deadline <= redis_now or (failed", "(failed"),
     "recover on a deadline that has passed by the clock of Redis": Mutation(
         "deadline <= redis_now or (failed", "deadline <= now or (failed"
@@ -153,8 +157,8 @@ MUTATIONS: Final = {
     "leave a deadline that is no news": Mutation(
         "      redis.call('ZREM', KEYS[2], source)\n      outcome = 'still'", "      outcome = 'still'"
     ),
-    "recover on what was no news when it was seen": Mutation("elseif deadline and seen > judged and", "elseif deadline and"),
-    "recover on what was seen at the verdict": Mutation("seen > judged and", "seen >= judged and"),
+    "recover on what was no news when it was seen": Mutation("elseif deadline and seen - ttl > last and", "elseif deadline and"),
+    "recover on what was seen at the verdict": Mutation("seen - ttl > last and", "seen - ttl >= last and"),
     "recover on an earlier deadline than was seen": Mutation(" and deadline >= seen then", " then"),
     "recover only on a later deadline than was seen": Mutation(" and deadline >= seen then", " and deadline > seen then"),
     "keep whoever recovered": Mutation(

@@ -12,7 +12,7 @@ from tests.beats.verdict_worlds import BEHIND, DOWN, WORLDS, Bench, World, leave
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import Info, time_ms
-from heartbeat.beats.verdicts import Case, Closing, Known, Returned, Terms, Verdicts, known
+from heartbeat.beats.verdicts import FAILED, Case, Closing, Known, Returned, Terms, Verdicts, known
 from heartbeat.embedded.redis import EmbeddedRedis
 
 ODD = ["a\0b", "a\nb", "a\r\n$3", "\udcff\udc80", "ünïcødé", "a b", "%d", "-1", "{", '"']
@@ -49,9 +49,8 @@ def test_names_of_any_bytes_come_back_as_they_are(source: str, connection: Conne
     bench.make(World(down=-20_000, failing=-5_000, status=("fail", -5_000)), now)
     index = bench.verdicts
     assert index.due(now, 0, 10) == {source: now - 10_000}
-    assert index.returned(0, 10) == [Returned(source, now - 20_000, now - 10_000, None)]
+    assert index.returned(0, 10) == [Returned(source, now - 20_000, False, now - 10_000, None)]
     assert index.infos([source, "nobody"]) == {source: Info(now - 3_600_000, 60_000)}
-    assert index.deadlines([source, "nobody"]) == {source: now - 10_000}
     assert list(index.statuses([source, "nobody"])) == [source]
     assert index.look(now, 0).fails == {source: now - 5_000}
     assert index.unseen([source, "nobody"]) == ["nobody"]
@@ -69,7 +68,7 @@ def test_of_two_monitors_that_judge_the_same_case_one_stores_a_flip(
     outcomes = [index.judge(terms, [case])[0] for index in (other, bench.verdicts)]
     assert outcomes == ["down", "known"]
     connection.call("ZADD", bench.verdicts.keys.deadlines, now + 60_000, "s:1")
-    closing = Closing(Returned("s:1", now - 10_000, now + 60_000, None), b"recovered", b"bye")
+    closing = Closing(Returned("s:1", now - 10_000, False, now + 60_000, None), b"recovered", b"bye")
     assert [index.recover(terms, [closing])[0] for index in (other, bench.verdicts)] == ["recovered", "moved"]
     assert [flip for flip, *_ in flips(connection)] == [b"flip", b"recovered"]
 
@@ -135,11 +134,11 @@ def test_what_is_due_comes_page_by_page_the_longest_silent_first(connection: Con
 
 def test_who_was_heard_of_again_comes_by_ranks_of_those_that_are_down(connection: Connection) -> None:
     index = Verdicts(connection, "c")
-    connection.call("ZADD", index.keys.down, 1, "a", 2, "b", 3, "c", 4, "d")
+    connection.call("ZADD", index.keys.down, 1, "a", 2 + FAILED, "b", 3, "c", 4, "d")
     connection.call("ZADD", index.keys.deadlines, 12, "b", 14, "d", 15, "e")
     connection.call("ZADD", index.keys.gone, 7, "c", 8, "d", 9, "f")
-    assert index.returned(0, 1) == [Returned("b", 2, 12, None)]
-    assert index.returned(2, 9) == [Returned("c", 3, None, 7), Returned("d", 4, 14, 8)]
+    assert index.returned(0, 1) == [Returned("b", 2, True, 12, None)]
+    assert index.returned(2, 9) == [Returned("c", 3, False, None, 7), Returned("d", 4, False, 14, 8)]
 
 
 def test_incidents_that_come_back_do_not_touch_what_this_redis_knows(connection: Connection) -> None:

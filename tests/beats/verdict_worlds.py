@@ -5,6 +5,7 @@ All times are ms from the judge's clock, which is set one second behind Redis's:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
@@ -51,7 +52,7 @@ class World:
     canary: tuple[int | None, ...] = (None,) * 3
     deadline: int | None = -10_000
     ttl: int | None = MIN
-    down: int | None = None
+    down: float | None = None
     gone: int | None = None
     failing: int | None = None
     status: tuple[str, int] | None = None
@@ -69,10 +70,10 @@ class Left(NamedTuple):
 
     outcome: str
     flips: tuple[tuple[str, int | None, str], ...]
-    deadline: int | None
-    down: int | None
-    gone: int | None
-    failing: int | None
+    deadline: float | None
+    down: float | None
+    gone: float | None
+    failing: float | None
     blind: bytes | None
 
 
@@ -81,7 +82,7 @@ class Row(NamedTuple):
 
     world: World
     outcome: str
-    changes: Mapping[str, int | None] = {}
+    changes: Mapping[str, float | None] = {}
 
 
 def leaves(row: Row) -> Left:
@@ -91,7 +92,7 @@ def leaves(row: Row) -> Left:
     flips: tuple[str, ...] = ()
     if outcome == DOWN:
         judged = world.deadline if world.judged is None else world.judged
-        flips, seen = ("flip",), seen | {"deadline": None, "down": judged, "failing": None}
+        flips, seen = ("flip",), seen | {"deadline": None, "down": _kept(judged or 0, failed=world.ask == FAIL), "failing": None}
     elif outcome == KNOWN:
         seen["failing"] = None
     elif outcome in (GONE, STILL):
@@ -172,8 +173,8 @@ class Bench:
             return ENDED if self.verdicts.sighted(terms, world.blind_after, KEPT, b"flip") else NOTHING
         if world.ask == "recover":
             deadline = _at(zero, world.deadline if world.seen is None else world.seen)
-            judged = world.down if world.judged is None else world.judged
-            returned = Returned(self.source, zero + (judged or 0), deadline, _at(zero, world.gone))
+            score = zero + ((world.down if world.judged is None else world.judged) or 0)
+            returned = Returned(self.source, math.floor(score), score % 1 > 0, deadline, _at(zero, world.gone))
             return self.verdicts.recover(terms, [Closing(returned, b"recovered", b"bye")])[0]
         judged = world.deadline if world.judged is None else world.judged
         seen = judged if world.seen is None else world.seen
@@ -193,8 +194,13 @@ class Bench:
             until, detected = entry[b"proven_until_ms"], int(entry[b"detected_ms"])
             clock = "own" if detected == zero + world.own else "redis"
             flips.append((entry[b"flip"].decode(), int(until) - zero if until.lstrip(b"-").isdigit() else None, clock))
-        deadline, down, gone, failing = (None if score is None else int(float(score)) - zero for score in scores)
+        deadline, down, gone, failing = (None if score is None else float(score) - zero for score in scores)
         return Left(outcome, tuple(flips), deadline, down, gone, failing, blind)
+
+
+def _kept(judged: int, *, failed: bool) -> float:
+    """Return what is kept of a verdict."""
+    return judged + 0.5 if failed else judged
 
 
 def _at(zero: int, relative: int | None) -> int | None:
@@ -209,10 +215,10 @@ def _but(n: int, value: int | None, others: int | None) -> tuple[int | None, ...
 _SILENT: Final = World()
 _LONG: Final = replace(_SILENT, ttl=10 * MIN)
 _STRANGE: Final = replace(_SILENT, ttl=None)
-_FAILED: Final = World(FAIL, deadline=57_000, seen=-3_000, failing=-3_000, status=("fail", -3_000), grace=3_000)
+_FAILED: Final = World(FAIL, deadline=57_000, seen=-3_000, judged=-3_000, failing=-3_000, status=("fail", -3_000), grace=3_000)
 _UNSEEN: Final = World(NEVER_SEEN, deadline=None, ttl=None, expected=-70_000, seen=-70_000, judged=-10_000)
 _BACK: Final = World("recover", down=-10_000, deadline=50_000)
-_FAILED_BEFORE: Final = replace(_BACK, down=57_000)
+_FAILED_BEFORE: Final = replace(_BACK, down=-2_999.5)
 _BLIND: Final = World("blind", until=(-10_001,) * 3, deadline=None)
 _SIGHTED: Final = World("sighted", blind=KEPT, until=(-10_000,) * 3, deadline=None)
 
@@ -278,7 +284,7 @@ WORLDS: Final[Mapping[str, Row]] = {
         no_deadline_any_more=(MOVED, {"deadline": None, "judged": -10_000}),
         down_already=(KNOWN, {"down": -10_000, "failing": -70_000}),
         down_on_an_earlier_deadline_already=(KNOWN, {"down": -90_000}),
-        silent_with_a_fail_that_nobody_has_judged=(DOWN, {"failing": -70_000}),
+        silent_with_a_fail_that_nobody_has_judged=(MOVED, {"failing": -70_000}),
     ),
     **_rows(
         _STRANGE,
@@ -291,10 +297,10 @@ WORLDS: Final[Mapping[str, Row]] = {
     **_rows(
         _FAILED,
         a_fail=(DOWN, {}),
-        a_fail_of_whom_no_deadline_is_left=(DOWN, {"deadline": None, "judged": 57_000}),
-        a_fail_of_whom_no_deadline_and_no_ttl_is_left=(DOWN, {"deadline": None, "ttl": None, "judged": 57_000}),
+        a_fail_of_whom_no_deadline_is_left=(DOWN, {"deadline": None}),
+        a_fail_of_whom_no_deadline_and_no_ttl_is_left=(DOWN, {"deadline": None, "ttl": None}),
         a_fail_of_whom_no_ttl_is_kept=(DOWN, {"ttl": None}),
-        an_old_fail=(DOWN, {"deadline": -10_000, "failing": -70_000, "seen": -70_000, "status": ("fail", -70_000)}),
+        an_old_fail=(DOWN, {"deadline": -10_000, "failing": -70_000, "seen": -70_000, "judged": -70_000, "status": ("fail", -70_000)}),
         a_fail_of_which_everybody_has_just_been_heard=(DOWN, {"until": (0, -3_000, 0)}),
         a_fail_after_which_others_may_have_said_more=(UNPROVEN, {"until": (0, -3_001, 0)}),
         a_fail_while_nothing_is_proven=(UNPROVEN, {"until": (0, None, 0)}),
@@ -305,18 +311,17 @@ WORLDS: Final[Mapping[str, Row]] = {
         an_ok_of_the_same_time=(MOVED, {"status": ("ok", -3_000)}, {"failing": None}),
         a_fail_of_another_time_than_the_newest=(MOVED, {"status": ("fail", -2_000)}, {"failing": None}),
         a_fail_of_which_no_signal_is_kept=(MOVED, {"status": None}, {"failing": None}),
-        a_fresh_fail_and_a_beat_since=(DOWN, {"deadline": 57_001, "judged": 57_000}, {"deadline": 57_001}),
+        a_fresh_fail_and_a_beat_since=(DOWN, {"deadline": 57_001}, {"deadline": 57_001}),
+        a_fresh_fail_and_a_beat_since_with_a_shorter_ttl=(DOWN, {"deadline": 7_001, "ttl": 10_000}, {"deadline": 7_001}),
         a_fresh_fail_and_a_beat_since_of_whom_no_ttl_is_kept=(
             DOWN,
-            {"deadline": 57_001, "ttl": None, "judged": 57_000},
+            {"deadline": 57_001, "ttl": None},
             {"deadline": 57_001},
         ),
-        a_fresh_fail_judged_by_the_beat_since=(MOVED, {"deadline": 57_001, "judged": 57_001}),
         an_old_fail_of_whom_no_ttl_is_kept=(DOWN, {"ttl": None, "grace": 2_999}),
-        an_old_fail_and_a_beat_since=(MOVED, {"deadline": 57_001, "judged": 57_000, "grace": 2_999}, {"failing": None}),
+        an_old_fail_and_a_beat_since=(MOVED, {"deadline": 57_001, "grace": 2_999}, {"failing": None}),
         a_fail_and_a_goodbye_since=(MOVED, {"gone": -3_000}, {"failing": None}),
         a_fail_after_a_goodbye=(DOWN, {"gone": -3_001}),
-        a_fail_with_another_deadline_than_was_seen=(MOVED, {"judged": 56_000}),
         a_fail_of_one_that_is_down=(KNOWN, {"down": -20_000}),
     ),
     **_rows(
@@ -347,7 +352,7 @@ WORLDS: Final[Mapping[str, Row]] = {
         a_fail_at_the_newest_beat_of_whom_no_ttl_is_kept=(STILL, {"status": ("fail", -10_000), "ttl": None}),
         a_goodbye_while_down=(BYE, {"deadline": None, "gone": -1_000}),
         a_goodbye_at_the_beat_it_was_judged_on=(BYE, {"deadline": None, "gone": -70_000}),
-        a_goodbye_before_the_beat_it_was_judged_on=(MOVED, {"deadline": None, "gone": -70_001}),
+        a_goodbye_before_the_beat_it_was_judged_on=(STILL, {"deadline": None, "gone": -70_001}, {"gone": None}),
         a_goodbye_at_the_newest_beat=(BYE, {"gone": -10_000}),
         a_goodbye_and_a_newer_beat=(RECOVERED, {"gone": -10_001}),
         a_goodbye_then_an_older_beat=(BYE, {"deadline": -40_000, "gone": -60_000}),
@@ -357,13 +362,19 @@ WORLDS: Final[Mapping[str, Row]] = {
         a_deadline_where_only_a_goodbye_was_seen=(MOVED, {"seen": -(10**12)}),
         another_verdict_than_was_seen=(MOVED, {"judged": -11_000}),
         down_no_more=(MOVED, {"down": None, "judged": -10_000}),
+        a_beat_that_was_delivered_again_and_clocks_that_were_set_back=(STILL, {"down": 50_000}),
         back_while_nothing_is_proven=(RECOVERED, {"until": (None,) * 3}),
     ),
     **_rows(
         _FAILED_BEFORE,
         a_fail_that_was_delivered_again=(STILL, {"deadline": 57_000}),
         a_beat_before_the_fail_that_was_delivered_again=(STILL, {"deadline": 56_999}),
+        a_fail_that_was_delivered_again_after_a_shorter_ttl=(STILL, {"deadline": 10 * MIN - 3_000, "ttl": 10 * MIN}),
         a_beat_right_after_the_fail=(RECOVERED, {"deadline": 57_001}),
+        a_beat_after_the_fail_with_a_shorter_ttl=(RECOVERED, {"deadline": 7_001, "ttl": 10_000}),
+        a_goodbye_after_the_fail=(BYE, {"deadline": None, "gone": -3_000}),
+        a_goodbye_after_the_fail_by_another_ttl=(BYE, {"deadline": None, "gone": -3_000, "ttl": 1}),
+        a_goodbye_before_the_fail=(STILL, {"deadline": None, "gone": -3_001}, {"gone": None}),
         a_beat_after_what_was_seen_was_no_news=(MOVED, {"deadline": 58_000, "seen": 57_000}),
     ),
     **_rows(

@@ -120,9 +120,9 @@ class Index:
         return now
 
     def down(self) -> dict[str, int]:
-        """Return who is down: source -> deadline judged."""
+        """Return who is down: source -> deadline, or fail, judged."""
         words = self.connection.call("ZRANGE", self.keys.down, 0, -1, "WITHSCORES")
-        return {name.decode("utf-8", "surrogateescape"): int(score) for name, score in zip(words[::2], words[1::2], strict=True)}
+        return {name.decode("utf-8", "surrogateescape"): int(float(score)) for name, score in zip(words[::2], words[1::2], strict=True)}
 
     def flips(self) -> list[Flip]:
         """Return what was stored, in its order, with what the scripts have filled in."""

@@ -7,8 +7,9 @@ import time
 import pytest
 from tests.monitor.judging import GRACE, TTL, Index, Monitor
 
+from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Connection
-from heartbeat.beats.keyspace import Keyspace
+from heartbeat.beats.keyspace import Info, Keyspace
 from heartbeat.monitor import settings, watch
 from heartbeat.monitor.flips import incident_of
 
@@ -427,3 +428,59 @@ def test_nobody_hurries_while_nobody_can_be_judged(index: Index, monitor: Monito
     index.prove()
     monitor.tick()
     assert monitor.detector.state.connectors["pumps"].busy
+
+
+def failed_with_a_long_ttl(index: Index) -> int:
+    """Have a job that runs for an hour say that it failed."""
+    at_ms = index.fail("job", "no disk", at=-1_000)
+    index.connection.call("ZADD", index.keys.deadlines, at_ms + 60 * TTL, "job")
+    index.connection.call("HSET", index.keys.info, "job", Info(at_ms, 60 * TTL).packed())
+    return at_ms
+
+
+def test_the_goodbye_of_a_job_that_failed_ends_its_incident_whatever_ttl_it_had(index: Index, monitor: Monitor) -> None:
+    failed_with_a_long_ttl(index)
+    index.prove()
+    monitor.tick()
+    gone = index.now()
+    assert Keyspace(index.connection, "pumps").bye([("job", gone, TTL)], TTL, gone - 600_000) == {"job"}
+    monitor.tick()
+    assert index.told() == [("job", "DOWN", "fail"), ("job", "PAUSED", "bye")]
+    assert index.down() == {}
+
+
+def test_a_job_that_failed_is_up_with_its_next_beat_although_that_has_a_shorter_ttl(index: Index, monitor: Monitor) -> None:
+    failed = failed_with_a_long_ttl(index)
+    index.prove()
+    monitor.tick(2)
+    keyspace = Keyspace(index.connection, "pumps")
+    keyspace.retime({"job": failed}, {"job": TTL}, Info(failed, TTL))  # delivered again
+    monitor.tick(2)
+    assert index.told() == [("job", "DOWN", "fail")]
+    back = failed + 900
+    keyspace.retime({"job": back}, {"job": TTL}, Info(back, TTL))
+    monitor.tick(2)
+    down, up = index.flips()
+    assert (up.to, up.at_ms, up.down_ms, up.incident) == ("UP", back, 900, down.incident)
+    assert down.incident == incident_of("pumps", "job", failed)
+
+
+def test_a_fail_and_its_silence_are_one_incident_when_both_are_due(index: Index, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a loss, with more fails than one look takes on."""
+    monkeypatch.setattr(verdicts, "_MOST_FAILS", 1)
+    failed = {source: index.fail(source, "no disk", at=-200_000) for source in ("job", "other job")}
+    index.prove()
+    monitor.tick(2)
+    assert index.told() == [("job", "DOWN", "fail"), ("other job", "DOWN", "fail")]
+    assert index.down() == failed
+
+
+def test_goodbyes_that_come_with_others_that_are_newer_end_what_is_open(index: Index, monitor: Monitor) -> None:
+    index.beat("pump", at=-3_700_000)
+    index.beat("valve", at=-3_000_000)
+    index.prove(since=-7_200_000)
+    monitor.tick()
+    now = index.now()
+    Keyspace(index.connection, "pumps").bye([("pump", now - 3_000_000, TTL), ("valve", now - 2_900_000, TTL)], TTL, now - 600_000)
+    monitor.tick()
+    assert sorted(index.told()[2:]) == [("pump", "PAUSED", "bye"), ("valve", "PAUSED", "bye")]

@@ -19,6 +19,7 @@ from tests.monitor.views import NOW, RULES, SEEN, Seen
 from heartbeat import logs
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, Keys
+from heartbeat.beats.verdicts import FAILED
 from heartbeat.embedded.ports import LOOPBACK, free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import StartError
@@ -144,7 +145,7 @@ def redis_now(connection: Connection) -> int:
     return int(connection.call("TIME")[0]) * 1000
 
 
-def store(connection: Connection, connector: str, **rooms: Mapping[str, int]) -> None:
+def store(connection: Connection, connector: str, **rooms: Mapping[str, float]) -> None:
     connection.call("SADD", CONNECTORS, connector)
     connection.call("HSET", Keys(connector).proof, "ttl", TTL)
     for room, scores in rooms.items():
@@ -254,9 +255,8 @@ def test_nobody_is_late_since_before_its_last_beat(client: TestClient, connectio
 
 
 def test_who_said_that_it_failed_is_down_since_then(client: TestClient, connection: Connection) -> None:
-    store(connection, "c", down={"s": NOW})
-    connection.call("HSET", Keys("c").status, "s", f'{{"at_ms":{NOW - TTL},"status":"fail"}}')
-    assert [row["since_ms"] for row in sources(client)] == [NOW - TTL]
+    store(connection, "c", down={"s": NOW + FAILED})
+    assert [(row["since_ms"], row["last_beat_ms"]) for row in sources(client)] == [(NOW, NOW)]
 
 
 @pytest.mark.parametrize("seed", range(5))

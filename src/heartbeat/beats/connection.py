@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from heartbeat.errors import ConnectError, RetriableError
 
-Argument = str | bytes | int
+Argument = str | bytes | float
 
 _BATCH_TIMEOUT_S: Final = 10.0
 _OLDEST_SERVER: Final = (6, 2)

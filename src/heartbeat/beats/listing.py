@@ -71,9 +71,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A source. ``at_ms`` is its deadline, for one that is down the one judged; of one never seen, since when it is expected.
+    """A source. ``at_ms`` is its deadline, for one that is down what it was judged on; of one never seen, since when it is expected.
 
-    ``failed_ms`` is when it said that it failed, if it is that what it is down for.
+    ``failed`` tells that it is down for having said that it failed, which was at ``at_ms``.
     """
 
     connector: str
@@ -82,7 +82,7 @@ class Found:
     at_ms: int
     ttl_ms: int
     last_beat_ms: int | None
-    failed_ms: int | None = None
+    failed: bool = False
 
 
 class Entry(NamedTuple):
@@ -209,7 +209,7 @@ class _Index:
         keys, members = self._keys, [entry.member for entry in entries]
         told: list[tuple[Argument, ...]] = [("ZMSCORE", key, *members) for key in self._before(room)]
         if room is Room.DOWN:
-            told = [("HMGET", keys.status, *members), ("ZMSCORE", keys.expected, *members)]
+            told = [("ZMSCORE", keys.expected, *members)]
         (ttl,), infos, *others = self._connection.calls(("HMGET", keys.proof, "ttl"), ("HMGET", keys.info, *members), *told)
         for entry, info, *other in zip(entries, infos, *others, strict=True):
             if room is Room.DOWN:
@@ -226,28 +226,14 @@ class _Index:
         keys = self._keys
         return {Room.DOWN: (), Room.DEADLINES: (keys.down,), Room.EXPECTED: (keys.down, keys.deadlines, keys.gone)}[room]
 
-    def _down(self, entry: Entry, info: bytes | None, ttl_ms: int, status: bytes | None, expected: bytes | None) -> Found:
-        judged_ms = int(entry.score)
+    def _down(self, entry: Entry, info: bytes | None, ttl_ms: int, expected: bytes | None) -> Found:
+        judged_ms, failed = int(entry.score), entry.score % 1 > 0
         kept = Info.parse(info)
         ttl_ms = kept.ttl_ms if kept else ttl_ms
         # Of a declared source that has beaten something is kept long before it is down.
-        last_beat_ms = None if info is None and expected is not None else judged_ms - ttl_ms
-        signal = _signal(status)
-        failed = signal.status == "fail" and signal.at_ms >= judged_ms - ttl_ms
-        source = _text(entry.member)
-        return Found(self._connector, source, Room.DOWN, judged_ms, ttl_ms, last_beat_ms, signal.at_ms if failed else None)
-
-
-class _Signal(msgspec.Struct, frozen=True):
-    at_ms: int = 0
-    status: str = ""
-
-
-def _signal(text: bytes | None) -> _Signal:
-    try:
-        return msgspec.json.decode(text or b"{}", type=_Signal)
-    except (msgspec.MsgspecError, UnicodeError):
-        return _Signal()
+        unseen = info is None and expected is not None and not failed
+        last_beat_ms = None if unseen else judged_ms if failed else judged_ms - ttl_ms
+        return Found(self._connector, _text(entry.member), Room.DOWN, judged_ms, ttl_ms, last_beat_ms, failed)
 
 
 def _bytes(name: str) -> bytes:

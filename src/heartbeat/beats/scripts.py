@@ -155,13 +155,16 @@ return room and 1 or 2
 
 BYE: Final = """
 -- KEYS: gone, deadlines, info, down, status. ARGV: source, time, ttl if none is kept, oldest goodbye worth keeping, everybody's ttl.
--- Returns 1 unless it has beaten since. Goodbyes too old to be redelivered go, and all that is kept of those sources with them.
+-- Returns 1 unless it has beaten since. Goodbyes too old to be redelivered go, and all that is kept of those sources with them; not of one
+-- that is down: a monitor ends its incident by its goodbye, and weighs that by the ttl that is kept.
 local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4], 'LIMIT', 0, 100)
 for _, source in ipairs(old) do
-  redis.call('ZREM', KEYS[1], source)
-  if not redis.call('ZSCORE', KEYS[2], source) and not redis.call('ZSCORE', KEYS[4], source) then
-    redis.call('HDEL', KEYS[3], source)
-    redis.call('HDEL', KEYS[5], source)
+  if not redis.call('ZSCORE', KEYS[4], source) then
+    redis.call('ZREM', KEYS[1], source)
+    if not redis.call('ZSCORE', KEYS[2], source) then
+      redis.call('HDEL', KEYS[3], source)
+      redis.call('HDEL', KEYS[5], source)
+    end
   end
 end
 local deadline, info = redis.call('ZSCORE', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[3], ARGV[1])
@@ -170,7 +173,9 @@ ttl = tonumber(ttl or ARGV[3])
 if deadline and tonumber(deadline) - ttl > tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
-if first then redis.call('HSET', KEYS[3], ARGV[1], first .. ' ' .. ARGV[5] .. rest) end
+if first and not redis.call('ZSCORE', KEYS[4], ARGV[1]) then
+  redis.call('HSET', KEYS[3], ARGV[1], first .. ' ' .. ARGV[5] .. rest)
+end
 return 1
 """
 

@@ -50,7 +50,7 @@ JUDGE: Final = (
     + _INDEX
     + """
 -- KEYS: proof, deadlines, down, gone, info, status, fails, expected, flips. ARGV from 5 on: (kind, source, what it was seen with, deadline
--- judged, grace, flip). Returns what became of each.
+-- judged, grace, flip). Returns what became of each. A fail is judged on its own time, which a half is added to where it is kept.
 -- Who has looked since the last beat has looked for a ttl by now: that needs no asking of its own.
 local function proven(deadline, ttl)
   if deadline + slack > least then return false end
@@ -68,6 +68,7 @@ local function outcome_of(kind, source, seen, judged, grace)
     return 'known'
   elseif kind == 'silence' then
     if deadline ~= judged then return 'moved' end
+    if score(KEYS[7], source) then return 'moved' end -- that is judged first, or the fail and its silence would be two incidents
     if gone and gone >= judged - (ttl or default_ttl) then
       redis.call('ZREM', KEYS[2], source)
       return 'gone'
@@ -81,7 +82,6 @@ local function outcome_of(kind, source, seen, judged, grace)
       redis.call('ZREM', KEYS[7], source)
       return 'moved'
     end
-    if judged ~= (not newer and deadline or seen + (ttl or default_ttl)) then return 'moved' end
     return least >= seen and 'down' or 'unproven'
   elseif kind == 'never_seen' then
     if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
@@ -95,9 +95,10 @@ for i = 5, #ARGV, 6 do
   local source, judged = ARGV[i + 1], tonumber(ARGV[i + 3])
   local outcome = outcome_of(ARGV[i], source, tonumber(ARGV[i + 2]), judged, tonumber(ARGV[i + 4]))
   if outcome == 'down' then
-    if (score(KEYS[2], source) or judged) <= judged then redis.call('ZREM', KEYS[2], source) end
+    local beat = (score(KEYS[2], source) or judged) - (ttl_of(source) or default_ttl)
+    if beat <= judged then redis.call('ZREM', KEYS[2], source) end -- one after a fail stays: it ends the incident
     redis.call('ZREM', KEYS[7], source)
-    redis.call('ZADD', KEYS[3], string.format('%.0f', judged), source)
+    redis.call('ZADD', KEYS[3], string.format('%.0f', judged) .. (ARGV[i] == 'fail' and '.5' or ''), source)
     flip(KEYS[9], ARGV[i + 5])
   end
   outcomes[#outcomes + 1] = outcome
@@ -108,7 +109,7 @@ return outcomes
 
 RETURNED: Final = """
 -- KEYS: down, deadlines, gone. ARGV: first and last rank. Returns who of those that are down has been heard of again:
--- (source, deadline judged, deadline now, time of its goodbye), '' where there is none.
+-- (source, what it was judged on, deadline now, time of its goodbye), '' where there is none.
 local found, down = {}, redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')
 for i = 1, #down, 2 do
   local deadline, gone = redis.call('ZSCORE', KEYS[2], down[i]), redis.call('ZSCORE', KEYS[3], down[i])
@@ -123,24 +124,29 @@ RECOVER: Final = (
     _SIGHT
     + _INDEX
     + """
--- KEYS as for a verdict. ARGV from 5 on: (source, deadline judged, deadline seen or -1, flip if it recovered, flip if it said goodbye).
--- A deadline not above the one judged is a redelivered beat's, one that has passed is the same incident's still; both are taken out.
+-- KEYS as for a verdict. ARGV from 5 on: (source, what it was judged on, deadline seen or -1, flip if it recovered, flip if it said
+-- goodbye). What is not newer than its last word before the verdict was delivered again, a deadline that has passed is the same incident's
+-- still; both are taken out.
 local outcomes = {}
 for i = 5, #ARGV, 5 do
   local source, judged, seen = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local deadline, gone, outcome = score(KEYS[2], source), score(KEYS[4], source), 'moved'
   if score(KEYS[3], source) == judged then
-    local beat = (deadline or judged) - (ttl_of(source) or default_ttl)
-    local failed = failed_at(source)
-    if gone and gone >= beat then
+    local ttl, failed = ttl_of(source) or default_ttl, failed_at(source)
+    local last = judged % 1 > 0 and math.floor(judged) or judged - ttl
+    local beat = deadline and deadline - ttl
+    if gone and gone >= (beat or last) then
       redis.call('ZREM', KEYS[2], source)
       redis.call('ZREM', KEYS[3], source)
       flip(KEYS[9], ARGV[i + 4])
       outcome = 'bye'
-    elseif deadline and (deadline <= judged or deadline <= redis_now or (failed and failed >= beat)) then
+    elseif gone and not deadline then
+      redis.call('ZREM', KEYS[4], source)
+      outcome = 'still'
+    elseif deadline and (beat <= last or deadline <= redis_now or (failed and failed >= beat)) then
       redis.call('ZREM', KEYS[2], source)
       outcome = 'still'
-    elseif deadline and seen > judged and deadline >= seen then
+    elseif deadline and seen - ttl > last and deadline >= seen then
       redis.call('ZREM', KEYS[3], source)
       flip(KEYS[9], ARGV[i + 3])
       outcome = 'recovered'

@@ -26,6 +26,8 @@ _MOST_FAILS: Final = 1_000
 _SAID_AT_ONCE: Final = 1_000
 _BORN: Final = "born_ms"
 _MONITOR_KEPT_MS: Final = 86_400_000
+FAILED: Final = 0.5
+"""Added in ``down`` to the time of a fail: who failed is judged on that, all others on a deadline, which is a whole number of ms."""
 NEVER_MS: Final = 2**53 - 1
 """Since when somebody is expected that has said goodbye."""
 
@@ -49,22 +51,23 @@ class Terms:
 
 class Case(NamedTuple):
     """A source to judge. ``kind`` is ``silence``, ``fail`` or ``never_seen``; ``seen_ms`` the deadline, the time of the fail, or since
-    when it is expected, as it was read. ``grace_ms`` is for how long a fail counts although beats followed it. ``flip`` is stored if it is
-    DOWN."""
+    when it is expected, as it was read; ``judged_ms`` what it is judged on: the deadline, or the time of the fail. ``grace_ms`` is for how
+    long a fail counts although beats followed it. ``flip`` is stored if it is DOWN."""
 
     kind: str
     source: str
     seen_ms: int
-    deadline_ms: int
+    judged_ms: int
     grace_ms: int
     flip: bytes
 
 
 class Returned(NamedTuple):
-    """A source that is down and was heard of again: by a beat, or by a goodbye."""
+    """A source that is down and was heard of again: by a beat, or by a goodbye. ``failed`` tells that it was judged on a fail."""
 
     source: str
     judged_ms: int
+    failed: bool
     deadline_ms: int | None
     gone_ms: int | None
 
@@ -134,12 +137,8 @@ class Verdicts:
         words = ("ZRANGEBYSCORE", self.keys.deadlines, "-inf", until_ms, "WITHSCORES", "LIMIT", first, most)
         return _scores(self._connection.call(*words))
 
-    def deadlines(self, sources: Sequence[str]) -> dict[str, int]:
-        """Return the deadlines that the index holds."""
-        return self._found("ZMSCORE", self.keys.deadlines, sources, lambda score: int(float(score)))
-
     def judged(self, sources: Sequence[str]) -> dict[str, int]:
-        """Return the deadlines on which those of these sources that are down were judged."""
+        """Return on which deadlines, or fails, those of these sources that are down were judged."""
         return self._found("ZMSCORE", self.keys.down, sources, lambda score: int(float(score)))
 
     def blind_kept(self) -> bytes | None:
@@ -170,13 +169,15 @@ class Verdicts:
         keys = (self.keys.down, self.keys.deadlines, self.keys.gone)
         words = self._script(scripts.RETURNED, keys, first, last)
         rows = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
-        return [Returned(_text(source), int(float(judged)), _score(deadline), _score(gone)) for source, judged, deadline, gone in rows]
+        found = ((_text(source), float(judged), _score(deadline), _score(gone)) for source, judged, deadline, gone in rows)
+        return [Returned(source, int(judged), judged % 1 > 0, deadline, gone) for source, judged, deadline, gone in found]
 
     def recover(self, terms: Terms, closings: Sequence[Closing]) -> list[str]:
         """End the incidents of sources that are up again, or said goodbye. Return each one's outcome."""
         words: list[Argument] = []
-        for (source, judged_ms, deadline_ms, _), recovered, bye in closings:
-            words += (source, judged_ms, -1 if deadline_ms is None else deadline_ms, recovered, bye)
+        for (source, judged_ms, failed, deadline_ms, _), recovered, bye in closings:
+            judged = judged_ms + FAILED if failed else judged_ms
+            words += (source, judged, -1 if deadline_ms is None else deadline_ms, recovered, bye)
         return [reply.decode() for reply in self._script(scripts.RECOVER, self._judged, *terms.words(), *words)]
 
     def blind(self, terms: Terms, blind_after_ms: int, kept: bytes, flip: bytes, *, believed: bool = False) -> bool:
@@ -192,8 +193,8 @@ class Verdicts:
         keys = (self.keys.proof, self.keys.blind, self.keys.flips)
         return bool(self._script(scripts.SIGHTED, keys, *terms.words(), blind_after_ms, kept, flip))
 
-    def restore(self, down: Mapping[str, int], blind: bytes | None) -> None:
-        """Bring incidents back that this Redis has lost: source -> deadline judged. What it knows itself stays."""
+    def restore(self, down: Mapping[str, float], blind: bytes | None) -> None:
+        """Bring incidents back that this Redis has lost: source -> deadline judged, or fail and ``FAILED``. What it knows itself stays."""
         words = [word for source, judged_ms in down.items() for word in (judged_ms, source)]
         for first in range(0, len(words), 2_000):
             self._connection.call("ZADD", self.keys.down, "NX", *words[first : first + 2_000])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from heartbeat.beats.verdicts import FAILED
 from heartbeat.display import utf8
 from heartbeat.monitor import flips
 from heartbeat.monitor.flips import Flip
@@ -18,7 +19,7 @@ from heartbeat.monitor.vision import Blindness
 class Judged:
     """A source as it is judged: by which deadline, made with which ttl.
 
-    ``failed_ms`` is when it last said that it failed; ``beaten`` is False of one that is only declared.
+    One that ``failed`` is judged on the time of that. ``beaten`` is False of one that is only declared.
     """
 
     connector: str
@@ -26,13 +27,13 @@ class Judged:
     deadline_ms: int
     ttl_ms: int
     policy: Policy
-    failed_ms: int | None = None
+    failed: bool = False
     beaten: bool = True
 
     @property
     def last_beat_ms(self) -> int:
         """Return when it last beat."""
-        return self.deadline_ms - self.ttl_ms
+        return self.deadline_ms if self.failed else self.deadline_ms - self.ttl_ms
 
     @property
     def incident(self) -> str:
@@ -45,9 +46,9 @@ def silent(judged: Judged) -> Flip:
     return _down(judged, flips.LATE, flips.SILENCE, judged.deadline_ms + judged.policy.grace_ms)
 
 
-def failed(judged: Judged, at_ms: int, message: str) -> Flip:
+def failed(judged: Judged, message: str) -> Flip:
     """Return what is stored when a source has said that it failed."""
-    return _down(judged, flips.UP, flips.FAIL, at_ms, message)
+    return _down(judged, flips.UP, flips.FAIL, judged.deadline_ms, message)
 
 
 def never_seen(judged: Judged) -> Flip:
@@ -109,13 +110,13 @@ def superseded(opened: Flip, judged_ms: int) -> Flip:
     )
 
 
-def reopened(lost: Iterable[Flip]) -> tuple[dict[str, int], bytes | None]:
-    """Return what makes incidents open again: who is down on which deadline, and the pipeline's, as they are kept."""
-    down: dict[str, int] = {}
+def reopened(lost: Iterable[Flip]) -> tuple[dict[str, float], bytes | None]:
+    """Return what makes incidents open again: who is down on which deadline or fail, and the pipeline's, as they are kept."""
+    down: dict[str, float] = {}
     kept = None
     for flip in lost:
         if flip.to == flips.DOWN and flip.deadline_ms is not None:
-            down[flips.source_of(flip)] = flip.deadline_ms
+            down[flips.source_of(flip)] = flip.deadline_ms + (FAILED if flip.reason == flips.FAIL else 0)
         elif flip.to == flips.BLIND:
             kept = msgspec.json.encode(Blindness("", flip.message, flip.at_ms, incident=flip.incident))
     return down, kept
@@ -151,10 +152,8 @@ def _down(judged: Judged, before: str, reason: str, at_ms: int, message: str = "
 
 
 def _ended(judged: Judged, to: str, reason: str, at_ms: int) -> Flip:
-    """``at_ms`` is the beat, or the goodbye. A source that failed was down from that on, and may be back before its deadline."""
-    since_ms = judged.deadline_ms + judged.policy.grace_ms
-    if judged.failed_ms == judged.last_beat_ms or at_ms < since_ms:
-        since_ms = judged.last_beat_ms
+    """``at_ms`` is the beat, or the goodbye. A source that failed was down from that on."""
+    since_ms = judged.deadline_ms + (0 if judged.failed else judged.policy.grace_ms)
     return Flip(
         key=flips.key_of(judged.incident, to),
         incident=judged.incident,

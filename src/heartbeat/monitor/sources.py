@@ -112,7 +112,7 @@ def _state(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> tuple[
         return (NEW, found.at_ms) if found.at_ms < NEVER_MS else (PAUSED, None)  # it has said goodbye
     silent_from_ms, late_from_ms = found.at_ms + policy.grace_ms, found.at_ms - policy.warn_ms
     if found.room is Room.DOWN:
-        return DOWN, silent_from_ms if found.failed_ms is None else found.failed_ms
+        return DOWN, found.at_ms if found.failed else silent_from_ms
     if late_from_ms > now_ms:
         return UP, None
     if silent_from_ms > now_ms:  # a beat began this wait: where the warning is longer than the ttl, that was later

@@ -250,13 +250,12 @@ class Watch:
         for first in range(0, len(fails), _AT_ONCE):
             part = dict(fails[first : first + _AT_ONCE])
             names = list(part)
-            deadlines, infos, statuses = self._index.deadlines(names), self._index.infos(names), self._index.statuses(names)
+            infos, statuses = self._index.infos(names), self._index.statuses(names)
             cases = []
             for source, at_ms in part.items():
-                own_ms = at_ms + _ttl_ms(infos, source, turn.reading)
-                watched = self._watched(turn, source, min(deadlines.get(source, own_ms), own_ms), infos)
-                flip = incidents.failed(watched, at_ms, _said(statuses.get(source)).message)
-                cases.append(Case(FAIL, source, at_ms, watched.deadline_ms, _FAIL_FRESH_MS, _json(flip)))
+                watched = replace(self._watched(turn, source, at_ms, infos), failed=True)
+                flip = incidents.failed(watched, _message(statuses.get(source)))
+                cases.append(Case(FAIL, source, at_ms, at_ms, _FAIL_FRESH_MS, _json(flip)))
             self._judge(turn, cases)
 
     def _judge_expected(self, turn: _Turn, connectors: Collection[str], now_ms: int) -> None:
@@ -286,12 +285,12 @@ class Watch:
 
     def _close(self, turn: _Turn, returned: Sequence[Returned]) -> None:
         names = [one.source for one in returned]
-        infos, statuses = self._index.infos(names), self._index.statuses(names)
+        infos = self._index.infos(names)
         closings = []
         for one in returned:
             watched = self._watched(turn, one.source, one.judged_ms, infos)
-            watched = replace(watched, failed_ms=_failed_ms(statuses.get(one.source)), beaten=one.source in infos)
-            beat_ms = (one.deadline_ms or one.judged_ms) - watched.ttl_ms
+            watched = replace(watched, failed=one.failed, beaten=one.failed or one.source in infos)
+            beat_ms = watched.last_beat_ms if one.deadline_ms is None else one.deadline_ms - watched.ttl_ms
             recovered, bye = incidents.recovered(watched, beat_ms), incidents.said_goodbye(watched, one.gone_ms or beat_ms)
             closings.append(Closing(one, _json(recovered), _json(bye)))
         outcomes = self._index.recover(self._terms(turn), closings)
@@ -333,18 +332,11 @@ def _after_ms(kept: bytes) -> int:
 class _Said(msgspec.Struct):
     """What is read of a source's newest signal."""
 
-    at_ms: int = 0
-    status: str = ""
     message: str = ""
 
 
-def _said(status: bytes | None) -> _Said:
+def _message(status: bytes | None) -> str:
     try:
-        return msgspec.json.decode(status or b"{}", type=_Said)
+        return msgspec.json.decode(status or b"{}", type=_Said).message
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _Said()
-
-
-def _failed_ms(status: bytes | None) -> int | None:
-    said = _said(status)
-    return said.at_ms if said.status == FAIL else None
+        return ""

@@ -136,8 +136,8 @@ def _repeated(life: Life, history: History) -> Iterator[Violation]:
     """Find two incidents of one silence, or of one fail: between two of them the source must have beaten."""
     if any(record.ahead for record in life.records):
         return  # counts as of when it is read
-    opened = {
-        seen.verdict.deadline_ms: seen.verdict
+    opened = {  # a fail is judged on its own time, and its silence would be on a deadline: that is compared
+        seen.verdict.deadline_ms + (life.source.ttl_ms if seen.verdict.reason == "fail" else 0): seen.verdict
         for seen in (*history.told, *history.kept)
         if seen.verdict.to == "DOWN" and seen.verdict.source == life.source.name and seen.verdict.deadline_ms is not None
     }
