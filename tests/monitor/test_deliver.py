@@ -454,7 +454,8 @@ def test_the_hard_bound_says_the_loss_and_who_is_down(world: World, monkeypatch:
     deliverer = begun(world, hook)
     world.append(*[flip(f"p{number}") for number in range(15)])
     deliverer.turn()
-    world.connection.call("ZADD", Keys("pumps").down, *(word for number in (1, 3, 14) for word in (5_000, f"p{number}")), 5_000, "quiet-1")
+    judged = {"p1": 5_000, "p3": 5_000.5, "p14": 5_000, "quiet-1": 5_000}
+    world.connection.call("ZADD", Keys("pumps").down, *(word for source, score in judged.items() for word in (score, source)))
     assert trim(world.connection, ["ops"]) == {"ops": 5}
     world.clock.now_s += 1.0
     deliverer.turn()
@@ -463,7 +464,11 @@ def test_the_hard_bound_says_the_loss_and_who_is_down(world: World, monkeypatch:
     loss, rest = hook.got
     assert loss.text.startswith("LOST 5 changes of pumps: ")
     assert loss.text.endswith("At present DOWN (3): p1, p14, p3.")
-    assert [(each.key, each.to, each.at_ms) for each in loss.flips[:1]] == [(flip("p1").key, "DOWN", 10_000)]
+    assert [(each.key, each.to, each.reason, each.at_ms) for each in loss.flips] == [
+        (flip("p1").key, "DOWN", "silence", 10_000),
+        (flip("p14").key, "DOWN", "silence", 10_000),
+        (flip("p3").key, "DOWN", "fail", 5_000),
+    ]
     assert [each.source for each in rest.flips] == [f"p{number}" for number in range(5, 15)]
     deliverer.turn()
     assert len(hook.got) == 2

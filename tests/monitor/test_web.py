@@ -409,7 +409,9 @@ def test_a_server_that_never_started_can_be_stopped() -> None:
     socket.create_server((LOOPBACK, port)).close()
 
 
-@pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1:x", "no-such-host.invalid:80", "203.0.113.1:80"])
+@pytest.mark.parametrize(
+    "listen", ["nonsense", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1:x", "no-such-host.invalid:80", "203.0.113.1:80"]
+)
 def test_where_it_cannot_listen_it_says_so(listen: str) -> None:
     with pytest.raises(StartError, match=r"cannot listen on .*\. Set another listen in \[monitor\]$"):
         serve(listen, Seen())

@@ -156,11 +156,11 @@ class Outbox:
         """Note that the channel knows of a connector's loss; False if the lease is lost, or more was lost since."""
         return self._move({_LOST + connector: ""})
 
-    def down(self, connector: str, most: int) -> tuple[int, list[tuple[str, int]]]:
-        """Return how many sources are down, and of the first ``most`` the deadlines on which they were judged."""
+    def down(self, connector: str, most: int) -> tuple[int, list[tuple[str, float]]]:
+        """Return how many sources are down, and what the first ``most`` were judged on: a deadline, or a fail and ``FAILED``."""
         key = Keys(connector).down
         count, reply = self._connection.calls(("ZCARD", key), ("ZRANGE", key, 0, most - 1, "WITHSCORES"))
-        return count, [(_text(source), int(float(score))) for source, score in zip(reply[::2], reply[1::2], strict=True)]
+        return count, [(_text(source), float(score)) for source, score in zip(reply[::2], reply[1::2], strict=True)]
 
     def connectors(self) -> set[str]:
         """Return the connectors that have an index."""

@@ -30,7 +30,7 @@ from heartbeat.logs import Every
 from heartbeat.monitor.alert import DELIVERED, FAILED, LOST, Delivery, attempt
 from heartbeat.monitor.channels import Channel
 from heartbeat.monitor.entries import flip_of
-from heartbeat.monitor.flips import DOWN, SILENCE, UP, Flip, incident_of, key_of
+from heartbeat.monitor.flips import DOWN, FAIL, SILENCE, UP, Flip, incident_of, key_of
 from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.told import Sent, Told
@@ -252,17 +252,19 @@ class Deliverer:
     def _loss(self, connector: str, count: int) -> Message:
         """Return the message that brings the channel up to date: what it has missed cannot be said, who is down now can."""
         down, judged = self._outbox.down(connector, self._most)
-        flips = tuple(self._ours(self._as_down(connector, source, deadline_ms) for source, deadline_ms in judged))
+        flips = tuple(self._ours(self._as_down(connector, source, at_ms) for source, at_ms in judged))
         key = hashlib.blake2b(f"{connector}\0{count}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         shown = down if down > len(judged) else len(flips)
         return Message(key, self._name, text_of_loss(connector, count, shown, [flip.source for flip in flips]), flips)
 
-    def _as_down(self, connector: str, source: str, judged_ms: int) -> Flip:
+    def _as_down(self, connector: str, source: str, judged_ms: float) -> Flip:
         """Return the flip that put a source down, as far as it is still known. Its key is the one that it had."""
-        policy, incident = self._rules().of(connector, source), incident_of(connector, source, judged_ms)
-        where, told = (key_of(incident, DOWN), incident, utf8(source), connector), (policy.severity, policy.tags)
-        at_ms = judged_ms + policy.grace_ms
-        return Flip(*where, UP, DOWN, SILENCE, at_ms, deadline_ms=judged_ms, severity=told[0], tags=told[1])
+        deadline_ms, failed = int(judged_ms), judged_ms % 1 > 0
+        policy, incident = self._rules().of(connector, source), incident_of(connector, source, deadline_ms)
+        key, reason = key_of(incident, DOWN), FAIL if failed else SILENCE
+        at_ms = deadline_ms + (0 if failed else policy.grace_ms)
+        told = Flip(key, incident, utf8(source), connector, UP, DOWN, reason, at_ms, deadline_ms=deadline_ms)
+        return msgspec.structs.replace(told, severity=policy.severity, tags=policy.tags)
 
 
 def backoff_s(failures: int, chance: float) -> float:
