@@ -58,6 +58,7 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
     """Claim, write and advance as a task does; what is past its deadline touches no public key, so that one is set by hand."""
     partitions = Partitions(connection, CONNECTOR)
     claimed = partitions.claim("9f2c4e61d07b35a8", 60_000, TOKEN, [FIRST, SECOND])
+    connection.call("HSET", partitions.keys.proof, "made_ms", 1795360100000)  # a claim takes Redis's time
     assert partitions.begin(TOKEN, {FIRST: 1200, SECOND: 918}, [])
     beats = [("pump:6", 1795366697000), ("pump:7", 1795366626485), ("pump:8", 1795366626000)]
     with connection.faults():

@@ -12,8 +12,9 @@ from tests.beats.parts import P0, P1, P2, TTL, now_ms, write
 
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
-from heartbeat.beats.keyspace import Beats, Info, Keyspace
+from heartbeat.beats.keyspace import Beats, Info, Keyspace, time_ms
 from heartbeat.beats.partitions import TARGET, Advanced, Partitions, Row, Said, Stored, Target
+from heartbeat.beats.verdicts import Verdicts
 from heartbeat.errors import ConnectError
 
 
@@ -110,6 +111,27 @@ def test_a_server_that_did_not_take_the_data_refuses_to_have_it(partitions: Part
 
 def test_a_claim_tells_which_ttl_was_everybodys_before(partitions: Partitions) -> None:
     assert [partitions.claim("x", ttl_ms, "me", [P0]).previous_ttl_ms for ttl_ms in (TTL, 5, 5, TTL)] == [TTL, TTL, 5, 5]
+
+
+def made_ms(connection: Connection) -> int:
+    return Verdicts(connection, "c").look(0, 0).made_ms
+
+
+def test_an_index_keeps_when_it_was_made_until_it_is_another_one(connection: Connection, partitions: Partitions) -> None:
+    assert made_ms(connection) == 0
+    before = time_ms(connection.call("TIME"))
+    claimed(partitions, P0)
+    made = made_ms(connection)
+    assert before <= made <= time_ms(connection.call("TIME"))
+    connection.call("HSET", partitions.keys.proof, "made_ms", 5)
+    partitions.claim("x", TTL, "next", [P1])
+    assert made_ms(connection) == 5
+    partitions.claim("y", TTL, "next", [P1])
+    assert made_ms(connection) >= made
+    connection.call("HSET", partitions.keys.proof, "made_ms", 5)
+    partitions.forget()
+    partitions.claim("y", TTL, "next", [P1])
+    assert made_ms(connection) >= made
 
 
 def test_whoever_had_a_partition_before_a_claim_is_refused(partitions: Partitions) -> None:
@@ -273,7 +295,7 @@ def test_another_configuration_drops_the_proof_and_not_what_an_operator_wants(co
     assert partitions.claim("y", TTL, "next", [P1]).dropped
     assert target(partitions) == kept
     fields = connection.execute("HKEYS", partitions.keys.proof)
-    assert sorted(fields) == [b"canaries", b"config", b"t/1/token", b"target", b"ttl"]
+    assert sorted(fields) == [b"canaries", b"config", b"made_ms", b"t/1/token", b"target", b"ttl"]
     partitions.alter(None)
     assert target(partitions) == kept
 

@@ -29,14 +29,16 @@ if config and config ~= ARGV[1] then
   dropped = 1
 end
 local ttl = redis.call('HGET', KEYS[1], 'ttl') or ARGV[2]
+local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'config', ARGV[1], 'ttl', ARGV[2], 'canaries', '1')
+redis.call('HSETNX', KEYS[1], 'made_ms', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
 local found = {}
 for i = 4, #ARGV do
   local p = ARGV[i]
   found[i - 3] = redis.call('HMGET', KEYS[1], p .. '/offset', p .. '/since', p .. '/until', p .. '/epoch', p .. '/log', p .. '/canary')
   redis.call('HSET', KEYS[1], p .. '/token', ARGV[3])
 end
-return {dropped, ttl, redis.call('TIME'), run_id, redis.call('HGET', KEYS[1], 'partitions'), found}
+return {dropped, ttl, time, run_id, redis.call('HGET', KEYS[1], 'partitions'), found}
 """
 )
 

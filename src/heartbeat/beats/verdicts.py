@@ -99,6 +99,11 @@ class Reading:
         """Return everybody's ttl."""
         return int(self.proof.get("ttl", "0"))
 
+    @property
+    def made_ms(self) -> int:
+        """Return when this index was made, 0 if that is unknown: all monitors read the same, and a connector made anew has another."""
+        return int(self.proof.get("made_ms", "0"))
+
 
 class Verdicts:
     """One connector's index, for whoever judges. Every method raises what ``Connection.call`` raises."""
