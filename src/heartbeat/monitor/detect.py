@@ -75,11 +75,12 @@ class Detector:
         except ConnectError as error:
             self._connection.close()
             self._warn(begun_ms, str(error))
+            flips = self._without_redis(begun_ms, str(error))
             known = {name: watch.look for name, watch in self._watches.items()}
             # A clock that was set back must not make an outage last until it is again where it was.
             ok_ms = min(self.state.redis_ok_ms, begun_ms)
             self.state = Observation(begun_ms, self._clock() - begun_ms, known, str(error), ok_ms)
-            return self._without_redis(begun_ms, str(error))
+            return flips
         self.state = Observation(begun_ms, self._clock() - begun_ms, looks, "", begun_ms)
         closing, self._closing = self._closing, []
         return closing
@@ -147,7 +148,7 @@ class Detector:
         for name, watch in self._watches.items():
             # Every monitor comes to the same incident by itself: the newest flip is the last thing that all of them have seen.
             incident = incident_of(name, pipeline_of(name), watch.newest_flip_ms)
-            flip = watch.unwritten(Blindness(REDIS, f"Redis does not answer: {error}", since_ms, incident=incident))
+            flip = watch.unwritten(Blindness(REDIS, f"Redis cannot be read: {error}", since_ms, incident=incident))
             if flip is not None:
                 found.append(flip)
         return found
