@@ -450,4 +450,6 @@ def test_a_person_can_try_a_channel(receiver: Receiver) -> None:
     assert (done.status, done.attempt, done.error) == ("delivered", 1, "")
     assert json.loads(receiver.got[0][2])["text"].startswith("TEST of channel ops: nothing has happened.")
     receiver.status = 404
-    assert alert.test("ops", webhook(receiver.url), 5).line().endswith("ms: HTTP 404: ok")
+    assert alert.test("ops", webhook(receiver.url), 5).line().endswith(" ms, not tried again: HTTP 404: ok")
+    receiver.status = 503
+    assert alert.test("ops", webhook(receiver.url), 5).line().endswith(" ms: HTTP 503: ok")

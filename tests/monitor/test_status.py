@@ -20,6 +20,7 @@ from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.embedded.ports import LOOPBACK, free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import UsageError
+from heartbeat.monitor.deliver import DelivererState
 from heartbeat.monitor.flips import incident_of
 from heartbeat.monitor.status import ALL_UP, MOST_SHOWN, NOT_KNOWN, SOME_DOWN, report, run
 from heartbeat.monitor.view import InForce
@@ -56,11 +57,13 @@ def store(connection: Connection, connector: str, **rooms: Mapping[str, int]) ->
 
 
 @contextmanager
-def monitor(redis: EmbeddedRedis, *, tick_ms: int | None = None, error: str = "", **looks: Look) -> Iterator[str]:
+def monitor(
+    redis: EmbeddedRedis, *, tick_ms: int | None = None, error: str = "", told: tuple[DelivererState, ...] = (), **looks: Look
+) -> Iterator[str]:
     """A monitor that sees this, and has just looked if nothing else is said; its URL."""
     tick_ms = now_ms() + HOUR if tick_ms is None else tick_ms  # a tick to come stays fresh, however slow the machine is
     observation = replace(SEEN, tick_ms=tick_ms, connectors=looks, error=error)
-    server = serve("127.0.0.1:0", Seen(observation, (), InForce(RULES, Server(redis.host, redis.port))))
+    server = serve("127.0.0.1:0", Seen(observation, told, InForce(RULES, Server(redis.host, redis.port))))
     server.start()
     try:
         yield server.origin
@@ -140,6 +143,17 @@ def test_nothing_to_watch_is_not_all_up(redis: EmbeddedRedis, connection: Connec
         text, code = report(url, now_ms())
     assert code == NOT_KNOWN
     assert text.startswith("No connector has sources in this Redis yet")
+
+
+def test_a_channel_that_fails_is_named_and_makes_nobody_unknown(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={"s": now_ms() + HOUR})
+    failing = DelivererState("o\x1bps", last_error="HTTP 404")
+    with monitor(redis, told=(failing, DelivererState("quiet")), c=Look(sources=1)) as url:
+        text, code = report(url, now_ms())
+        told = json.loads(report(url, now_ms(), as_json=True)[0])
+    assert code == ALL_UP
+    assert text.splitlines()[0] == r"Channel o\x1bps did not take its last message: HTTP 404"
+    assert (told["doubts"], told["channels"]) == ([], {"o\x1bps": "HTTP 404"})
 
 
 @pytest.mark.parametrize("moment", range(8))

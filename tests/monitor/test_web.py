@@ -108,6 +108,11 @@ def test_the_pipeline_tells_the_sight_of_every_partition_and_how_fresh_each_stag
     }
 
 
+def test_the_pipeline_tells_which_channels_fail_and_with_what() -> None:
+    channels = (DelivererState("ops", last_error="HTTP 404", lost=3), DelivererState("quiet"))
+    assert client_of(Seen(told=channels)).get("/api/v1/pipeline").json()["channels"] == {"ops": "HTTP 404"}
+
+
 def test_where_nothing_is_proven_a_stage_has_no_age() -> None:
     looks = {"none": Look(), "some": Look(partitions=(Part("t", 0, NOW, NOW, None), Part("t", 1, None, None, None)))}
     reply = client_of(Seen(replace(SEEN, connectors=looks, redis_ok_ms=0))).get("/api/v1/pipeline").json()

@@ -31,7 +31,8 @@ class Delivery(msgspec.Struct, frozen=True):
 
     def line(self) -> str:
         """Return it in one line."""
-        return f"attempt {self.attempt}: {self.status} after {self.duration_ms} ms" + (f": {self.error}" if self.error else "")
+        end = ", not tried again" if self.status == LOST else ""
+        return f"attempt {self.attempt}: {self.status} after {self.duration_ms} ms{end}" + (f": {self.error}" if self.error else "")
 
 
 @dataclass(frozen=True, slots=True)

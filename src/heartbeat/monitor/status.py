@@ -58,6 +58,7 @@ class _Stages(msgspec.Struct, frozen=True):
 class _Pipeline(msgspec.Struct, frozen=True):
     connectors: list[_Connector]
     stages: _Stages
+    channels: dict[str, str] = {}
     error: str | None = None
 
 
@@ -116,10 +117,14 @@ def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = F
     if answer.unread and not answer.pipeline.error:  # that has said it
         doubts.append(f"The sources cannot be read: {answer.unread}")
     code = _code(answer, doubts)
+    failing = answer.pipeline.channels
     if as_json:
         rows = [msgspec.to_builtins(row) for row in answer.rows]
-        return _json({"status": _WORDS[code], "monitor": origin, "doubts": doubts, "sources": rows, "more": answer.more}), code
-    return "\n".join([*map(visible, doubts), *_table(answer, now_ms)]) + f" (by the monitor at {visible(origin)})\n", code
+        told = {"doubts": doubts, "channels": failing, "sources": rows, "more": answer.more}
+        return _json({"status": _WORDS[code], "monitor": origin, **told}), code
+    # No doubt: who is down is known all the same, and only hears nobody of it.
+    channels = [f"Channel {name} did not take its last message: {error}" for name, error in failing.items()]
+    return "\n".join([*map(visible, (*doubts, *channels)), *_table(answer, now_ms)]) + f" (by the monitor at {visible(origin)})\n", code
 
 
 def _code(answer: _Answer, doubts: Sequence[str]) -> int:

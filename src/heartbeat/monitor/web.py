@@ -76,8 +76,7 @@ class Web:
             errors.append(seen.error)
         errors += [f"connector {name}: {look.error}" for name, look in seen.connectors.items() if look.error]
         errors += self._view.settings().errors
-        channels = {utf8(channel.channel): _clean(channel.last_error) for channel in self._view.channels() if channel.last_error}
-        reply = {"status": "not ready" if errors else "ok", "errors": [*map(_clean, errors)], "channels": channels}
+        reply = {"status": "not ready" if errors else "ok", "errors": [*map(_clean, errors)], "channels": self._channels_failing()}
         return _json(reply, 503 if errors else 200)
 
     def metrics(self, _request: Request) -> Response:
@@ -85,7 +84,7 @@ class Web:
         return Response(metrics.page(self._view, self._clock()), media_type=metrics.CONTENT_TYPE)
 
     def pipeline(self, _request: Request) -> Response:
-        """GET /api/v1/pipeline: the sight of every partition, and how fresh each stage is."""
+        """GET /api/v1/pipeline: the sight of every partition, how fresh each stage is, and what channels failed with."""
         seen, now_ms = self._view.observation(), self._clock()
         return _json(
             {
@@ -95,6 +94,7 @@ class Web:
                     "detection": _age_ms(seen.tick_ms or None, now_ms),
                     "delivery": {utf8(one.channel): metrics.waiting_ms(one, now_ms) for one in self._view.channels()},
                 },
+                "channels": self._channels_failing(),
                 "error": _clean(seen.error) or None,
             }
         )
@@ -121,6 +121,10 @@ class Web:
             }
             page = listing.page(connection, Query(wanted, asked.limit, asked.named(), keep, asked.cursor))
         return _json({"sources": page.rows, "next": page.next.text() if page.next else None})
+
+    def _channels_failing(self) -> dict[str, str]:
+        """Return what channels failed with, if their last message was not taken. Another monitor's are told by that one."""
+        return {utf8(channel.channel): _clean(channel.last_error) for channel in self._view.channels() if channel.last_error}
 
     def _stands_still(self) -> str:
         """Return why the detection loop cannot be believed, empty if it can."""
