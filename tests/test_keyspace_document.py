@@ -82,7 +82,7 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
 def watch(connection: Connection) -> None:
     """Leave behind what a monitor does. Its scripts take Redis's time: what they would write is written under times that can be shown."""
     index = Verdicts(connection, CONNECTOR)
-    assert verdicts.known(connection, "plant-4711", b'{"tick_ms":1795366699600}', 1795360000000).connectors == {CONNECTOR}
+    assert verdicts.known(connection, "plant-4711", b'{"tick_ms":1795366699600,"tick":74813}', 1795360000000).connectors == {CONNECTOR}
     policy = Policy(5_000, 0, "critical", (), (OPS,))
     flip = incidents.silent(Judged(CONNECTOR, "pump:5", 1795366500000, 60_000, policy))
     incident = incident_of(CONNECTOR, pipeline_of(CONNECTOR), DOWN_DETECTED_MS)

@@ -16,6 +16,7 @@ from heartbeat.beats.connection import Argument, Connection, Server
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import time_ms
 from heartbeat.beats.partitions import Partitions
+from heartbeat.connect.api import TopicPartition
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import RetriableError
 from heartbeat.monitor.flips import Flip
@@ -485,6 +486,20 @@ def test_the_blindness_that_was_told_while_redis_was_away_ends_with_its_connecto
     Partitions(connection, "pumps").forget()
     (sighted,) = monitor.tick()
     assert (blind.to, sighted.to, sighted.incident) == ("BLIND", "SIGHTED", blind.incident)
+
+
+def test_a_connector_that_is_made_anew_goes_blind_in_an_incident_of_its_own(index: Index, monitor: Monitor) -> None:
+    incidents = []
+    for n in range(2):
+        partitions = Partitions(index.connection, "pumps")
+        partitions.claim("config", TTL, f"token-{n}", [TopicPartition("t", 0)])
+        index.prove(-60_000)
+        monitor.tick()
+        (blind,) = index.flips()
+        incidents.append(blind.incident)
+        partitions.forget()
+        monitor.tick()
+    assert len({*incidents}) == 2
 
 
 def test_a_blindness_that_was_open_already_is_not_told_again_while_redis_is_away(

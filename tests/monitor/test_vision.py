@@ -13,8 +13,9 @@ from tests.beats.verdict_worlds import BEHIND, MOST_TAKEN, WORLDS, Bench
 
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keyspace import time_ms
+from heartbeat.beats.partitions import Said
 from heartbeat.beats.verdicts import Terms
-from heartbeat.monitor.vision import BROKER, CONSUMER, REDIS, Blindness, Moment, Part, Task, blindness, read
+from heartbeat.monitor.vision import BROKER, CONSUMER, REDIS, Blindness, Moment, Part, blindness, read
 
 NOW = 1_795_366_700_000
 
@@ -55,7 +56,7 @@ def test_a_proof_is_read_partition_by_partition() -> None:
     )
     assert found.parts == (Part("t", 0, 1, 2, 3), Part("t", 1, None, 5, None), Part("u", 0, None, None, None))
     assert (found.asked_ms, found.takes_canaries) == (7, True)
-    assert found.tasks == (Task("0", 8, "lag", 9), Task("1", 8, "broker", 0))
+    assert found.tasks == (Said(8, "lag", 9), Said(8, "broker", 0))
     assert found.paused == "PAUSED"
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from heartbeat.beats.clock import MOST_SKEW_MS
+from heartbeat.beats.partitions import TARGET, TASKS, Said, Target
 
 BROKER: Final = "broker"
 CONSUMER: Final = "consumer"
@@ -47,23 +48,13 @@ class Blindness(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What a task said of itself when it could prove nothing."""
-
-    number: str
-    at_ms: int
-    why: str
-    behind: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Vision:
     """A connector's proof, read. ``paused`` is ``PAUSED`` or ``STOPPED`` where an operator wants that."""
 
     parts: tuple[Part, ...]
     asked_ms: int | None
     takes_canaries: bool
-    tasks: tuple[Task, ...]
+    tasks: tuple[Said, ...]
     paused: str = ""
 
     def proven_ms(self, redis_ms: int, own_ms: int, *, canaries: bool) -> int | None:
@@ -89,9 +80,8 @@ def read(proof: Mapping[str, str]) -> Vision:
         for topic, count in sorted(counts.items())
         for number in range(count)
     )
-    tasks = (_task(name.removeprefix("tasks/"), text) for name, text in proof.items() if name.startswith("tasks/"))
-    target: dict[str, Any] = _json(proof.get("target", ""), dict[str, Any]) or {}
-    paused = str(target.get("state", ""))
+    tasks = [_json(text, Said) for name, text in proof.items() if name.startswith(TASKS)]
+    paused = Target.parse(proof.get(TARGET, "").encode()).state
     return Vision(
         parts,
         _integer(proof.get("partitions_at")),
@@ -171,12 +161,6 @@ def _end_ms(part: Part, redis_ms: int, *, canaries: bool) -> int | None:
     if not canaries:
         return part.until_ms
     return None if part.canary_ms is None else min(part.until_ms, part.canary_ms)
-
-
-def _task(number: str, text: str) -> Task | None:
-    found: dict[str, Any] = _json(text, dict[str, Any]) or {}
-    at_ms, behind = found.get("at_ms"), found.get("behind", 0)
-    return Task(number, at_ms, str(found.get("why", "")), behind if isinstance(behind, int) else 0) if isinstance(at_ms, int) else None
 
 
 def _integer(text: str | None) -> int | None:

@@ -84,7 +84,7 @@ class Watch:
         self._proven_at_ms: int | None = None
         self._canaries_since_ms: int | None = None
         self._stored = False
-        self._born_ms = 0
+        self._before_flips_ms = 0
         self._losses = Losses(index, connector, beyond)
         self._kept: bytes | None = None
         self._unwritten: Blindness | None = None
@@ -95,8 +95,8 @@ class Watch:
 
     @property
     def newest_flip_ms(self) -> int:
-        """Return when the newest flip was stored that has been seen here; where there is none, when the first monitor came."""
-        return self._losses.newest_flip_ms or self._born_ms
+        """Return when the newest flip was stored that has been seen here; where there is none, when the index was made, or lost."""
+        return self._losses.newest_flip_ms or self._before_flips_ms
 
     # One turn
 
@@ -107,8 +107,8 @@ class Watch:
             ConnectError: Redis does not answer, or refuses.
         """
         now_ms = self._clock()
-        self._born_ms = known.born_ms
         reading = self._index.look(now_ms, rules.longest_grace_ms)
+        self._before_flips_ms = reading.made_ms or known.born_ms
         ahead_ms = reading.redis_ms - self._clock()
         seen = vision.read(reading.proof)
         canaries = seen.takes_canaries and self._beyond.canaries_required(self._connector)
