@@ -12,7 +12,7 @@ from tests.beats.verdict_worlds import BEHIND, DOWN, WORLDS, Bench, World, leave
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import Info, time_ms
-from heartbeat.beats.verdicts import FAILED, Case, Closing, Known, Returned, Terms, Verdicts, known
+from heartbeat.beats.verdicts import FAILED, NEVER_MS, Case, Closing, Known, Returned, Terms, Verdicts, known
 from heartbeat.embedded.redis import EmbeddedRedis
 
 ODD = ["a\0b", "a\nb", "a\r\n$3", "\udcff\udc80", "ünïcødé", "a b", "%d", "-1", "{", '"']
@@ -160,6 +160,42 @@ def test_declared_sources_keep_the_time_of_their_first_declaration(connection: C
     assert connection.call("ZRANGE", index.keys.expected, 0, -1) == [b"b", b"c"]
     assert index.expect([], 300) == {}
     assert connection.call("EXISTS", index.keys.expected) == 0
+
+
+def test_who_has_said_goodbye_is_not_expected_before_it_beats_again(connection: Connection) -> None:
+    index = Verdicts(connection, "c")
+    index.expect(["s"], 100)
+    connection.call("ZADD", index.keys.gone, 150, "s")
+    connection.call("HSET", index.keys.status, "s", "{}")
+    assert index.expect(["s"], 200) == {"s": NEVER_MS}
+    connection.call("DEL", index.keys.gone, index.keys.status)  # swept out
+    assert index.expect(["s"], 300) == {"s": NEVER_MS}
+    connection.call("ZADD", index.keys.deadlines, 460, "s")
+    assert index.expect(["s"], 400) == {"s": 400}
+    connection.call("DEL", index.keys.deadlines)  # room was needed
+    assert index.expect(["s"], 500) == {"s": 400}
+
+
+@pytest.mark.parametrize("known", ["info", "status"])
+def test_who_is_declared_no_more_is_let_go_of_only_if_it_was_never_seen(known: str, connection: Connection) -> None:
+    index = Verdicts(connection, "c")
+    index.expect(["never", "seen", "up"], 100)
+    connection.call("ZADD", index.keys.down, 160, "never", 160, "seen")
+    connection.call("HSET", getattr(index.keys, known), "seen", "1 60000")
+    assert index.expect([], 200) == {}
+    assert connection.call("ZRANGE", index.keys.gone, 0, -1, "WITHSCORES") == [b"never", b"200"]
+
+
+def test_who_is_declared_again_is_expected_from_then_on(connection: Connection) -> None:
+    index = Verdicts(connection, "c")
+    index.expect(["s"], 100)
+    connection.call("ZADD", index.keys.down, 160, "s")
+    index.expect([], 200)
+    assert index.expect(["s"], 300) == {"s": 300}
+    assert connection.call("ZSCORE", index.keys.gone, "s") == b"200", "by that its incident ends"
+    connection.call("DEL", index.keys.down)
+    assert index.expect(["s"], 400) == {"s": 300}
+    assert index.unseen(["s"]) == ["s"]
 
 
 def test_unseen_are_those_of_whom_there_is_no_beat_no_verdict_and_no_goodbye(connection: Connection) -> None:

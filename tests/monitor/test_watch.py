@@ -484,3 +484,19 @@ def test_goodbyes_that_come_with_others_that_are_newer_end_what_is_open(index: I
     Keyspace(index.connection, "pumps").bye([("pump", now - 3_000_000, TTL), ("valve", now - 2_900_000, TTL)], TTL, now - 600_000)
     monitor.tick()
     assert sorted(index.told()[2:]) == [("pump", "PAUSED", "bye"), ("valve", "PAUSED", "bye")]
+
+
+def test_one_that_was_never_seen_is_missed_again_when_it_is_declared_again(index: Index, monitor: Monitor) -> None:
+    def declare(*sources: str, since: int) -> None:
+        monitor.settings.live = declared(*sources)
+        for source in sources:
+            index.connection.call("ZADD", index.keys.expected, index.now() + since, source)
+        index.prove()
+        monitor.restart()
+        monitor.tick(2)
+
+    declare("pump", since=-80_000)
+    declare(since=0)
+    declare("pump", since=-70_000)
+    assert index.told() == [("pump", "DOWN", "never_seen"), ("pump", "PAUSED", "bye"), ("pump", "DOWN", "never_seen")]
+    assert len({flip.incident for flip in index.flips()}) == 2

@@ -158,6 +158,36 @@ return outcomes
 """
 )
 
+EXPECT: Final = """
+-- KEYS: expected, deadlines, down, gone, info, status. ARGV: now, what is kept of one that said goodbye, then all who are declared.
+-- Returns since when each of these is expected.
+local declared, since = {}, {}
+local function heard(source) return redis.call('HEXISTS', KEYS[5], source) == 1 or redis.call('HEXISTS', KEYS[6], source) == 1 end
+for i = 3, #ARGV do declared[ARGV[i]] = true end
+for _, source in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if not declared[source] then
+    redis.call('ZREM', KEYS[1], source)
+    -- It is down for not having come, and nobody waits for it any more: as good as a goodbye.
+    if redis.call('ZSCORE', KEYS[3], source) and not heard(source) then redis.call('ZADD', KEYS[4], ARGV[1], source) end
+  end
+end
+for i = 3, #ARGV do
+  local source = ARGV[i]
+  local known, down = redis.call('ZSCORE', KEYS[1], source), redis.call('ZSCORE', KEYS[3], source)
+  local at = known or ARGV[1]
+  if redis.call('ZSCORE', KEYS[4], source) and heard(source) then
+    at = ARGV[2] -- it is not missed before it beats again, also when its goodbye has been swept out
+  elseif known == ARGV[2] and (down or redis.call('ZSCORE', KEYS[2], source)) then
+    at = ARGV[1]
+  elseif not down then
+    redis.call('ZREM', KEYS[4], source) -- a goodbye that nobody said, of when it was declared no more
+  end
+  if at ~= known then redis.call('ZADD', KEYS[1], at, source) end
+  since[#since + 1] = at
+end
+return since
+"""
+
 BLIND: Final = (
     _SIGHT
     + """

@@ -214,21 +214,9 @@ class Verdicts:
 
     def expect(self, sources: Collection[str], now_ms: int) -> dict[str, int]:
         """Make exactly these sources the declared ones; return since when each is expected."""
-        known = _scores(self._connection.call("ZRANGE", self.keys.expected, 0, -1, "WITHSCORES"))
-        old = sorted(known.keys() - set(sources))
-        if old:
-            down = self._found("ZMSCORE", self.keys.down, old, float)
-            never_seen = down.keys() - self._found("HMGET", self.keys.info, old, bytes).keys()
-            if never_seen:  # it is down for not having come, and nobody waits for it any more: as good as a goodbye
-                self._connection.call("ZADD", self.keys.gone, *(word for source in never_seen for word in (now_ms, source)))
-            self._connection.call("ZREM", self.keys.expected, *old)
-        gone = self._found("ZMSCORE", self.keys.gone, sorted(sources), float)
-        # Who has said goodbye is not missed before it beats again, also when its goodbye has been swept out.
-        since_ms = {source: NEVER_MS if source in gone else known.get(source, now_ms) for source in sources}
-        changed = {source: at_ms for source, at_ms in since_ms.items() if known.get(source) != at_ms}
-        if changed:
-            self._connection.call("ZADD", self.keys.expected, *(word for source, at_ms in changed.items() for word in (at_ms, source)))
-        return since_ms
+        keys = (self.keys.expected, self.keys.deadlines, self.keys.down, self.keys.gone, self.keys.info, self.keys.status)
+        names = sorted(sources)
+        return dict(zip(names, map(int, self._script(scripts.EXPECT, keys, now_ms, NEVER_MS, *names)), strict=True))
 
     def unseen(self, sources: Sequence[str]) -> list[str]:
         """Return those of these sources of which the index knows nothing: no beat, no verdict, no goodbye."""
