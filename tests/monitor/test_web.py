@@ -46,6 +46,7 @@ def test_it_is_healthy_while_the_detection_loop_turns() -> None:
     reply = client_of(Seen(replace(SEEN, tick_ms=NOW - 25_000))).get("/healthz")
     assert (reply.status_code, reply.json()) == (503, {"error": "nothing has been looked at for 25 s"})
     assert client_of(Seen(replace(SEEN, tick_ms=0))).get("/healthz").status_code == 503
+    assert client_of(Seen(replace(SEEN, tick_ms=NOW + 3_600_000))).get("/healthz").status_code == 503  # the clock was set back
 
 
 def test_redis_being_away_makes_it_unready_and_not_unhealthy() -> None:

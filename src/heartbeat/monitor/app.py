@@ -41,7 +41,6 @@ _SETTLE_EVERY_S: Final = 2.0
 _TRIM_EVERY_S: Final = 10.0
 _READ_SETTINGS_EVERY_S: Final = 1.0
 _STOP_S: Final = 4.0
-_TICK_FRESH_MS: Final = 10_000
 
 
 def _now_ms() -> int:
@@ -153,8 +152,8 @@ class Monitor:
     def trouble(self) -> str:
         """Return what does not work, empty while everything does."""
         seen = self.observation()
-        if seen.error or not seen.tick_ms or _now_ms() - seen.tick_ms > _TICK_FRESH_MS:
-            return seen.error or "nothing is looked at"
+        if wrong := seen.error or seen.stands_still(_now_ms()):
+            return wrong
         for name, look in seen.connectors.items():
             if look.blind is not None or look.error:
                 return f"connector {name}: {look.blind.message if look.blind is not None else look.error}"

@@ -24,6 +24,7 @@ from heartbeat.monitor.watch import Look, Watch
 log = logging.getLogger(__name__)
 
 _ERROR_LOG_S: Final = 10.0
+_TICK_FRESH_MS: Final = 10_000
 
 
 class Live(Protocol):
@@ -44,6 +45,13 @@ class Observation:
     connectors: Mapping[str, Look] = field(default_factory=dict)
     error: str = ""
     redis_ok_ms: int = 0
+
+    def stands_still(self, now_ms: int) -> str:
+        """Return why nothing that is seen here can be believed: nobody looks any more. Empty while somebody does."""
+        if not self.tick_ms:
+            return "nothing has been looked at yet"
+        age_ms = abs(now_ms - self.tick_ms)  # one in the future is no younger: the clock was set back since
+        return "" if age_ms < _TICK_FRESH_MS else f"nothing has been looked at for {age_ms / 1000:.0f} s"
 
 
 class Detector:

@@ -35,7 +35,6 @@ from heartbeat.monitor.watch import Look
 
 log = logging.getLogger(__name__)
 
-TICK_FRESH_MS: Final = 10_000
 _REDIS_TIMEOUT_S: Final = 1.0
 """For each step (a free place, the connection, a reply), so that Redis being away is said within three seconds."""
 _READERS: Final = 4
@@ -65,12 +64,13 @@ class Web:
 
     async def health(self, _request: Request) -> Response:
         """GET /healthz: whether the detection loop turns. Not in the thread pool, which may be full of readers that wait."""
-        stands = self._stands_still()
+        stands = self._view.observation().stands_still(self._clock())
         return _refuse(503, stands) if stands else _json({"status": "ok"})
 
     def ready(self, _request: Request) -> Response:
         """GET /readyz: whether all indexes are looked at and the file's settings are in force; what channels failed with is only told."""
-        seen, stands = self._view.observation(), self._stands_still()
+        seen = self._view.observation()
+        stands = seen.stands_still(self._clock())
         errors = [stands] if stands else []
         if seen.error:
             errors.append(seen.error)
@@ -125,14 +125,6 @@ class Web:
     def _channels_failing(self) -> dict[str, str]:
         """Return what channels failed with, if their last message was not taken. Another monitor's are told by that one."""
         return {utf8(channel.channel): _clean(channel.last_error) for channel in self._view.channels() if channel.last_error}
-
-    def _stands_still(self) -> str:
-        """Return why the detection loop cannot be believed, empty if it can."""
-        tick_ms = self._view.observation().tick_ms
-        if not tick_ms:
-            return "nothing has been looked at yet"
-        age_ms = self._clock() - tick_ms
-        return "" if age_ms < TICK_FRESH_MS else f"nothing has been looked at for {age_ms / 1000:.0f} s"
 
     @contextmanager
     def _reading(self, server: RedisServer) -> Iterator[Connection]:
