@@ -366,7 +366,8 @@ def test_the_longest_dead_make_room_and_the_living_never_do(connection: Connecti
     assert keyspace.make_room(10, 100) == 2
     assert keyspace.make_room(10, 100) == 0
     assert keyspace.read_deadlines(["a", "b", "alive"]) == {"alive": 100}
-    assert connection.execute("ZCARD", keyspace.keys.down) == 0
+    assert connection.execute("ZRANGE", keyspace.keys.down, "0", "-1") == [b"d", b"e"], "a monitor ends their incidents"
+    assert keyspace.read_gone(["a", "b", "d", "e"]) == {"d": 100, "e": 100}
 
 
 def test_room_for_thousands_is_made_in_steps(connection: Connection, keyspace: Keyspace) -> None:

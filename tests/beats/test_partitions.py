@@ -180,7 +180,10 @@ def test_another_configuration_drops_the_index_and_neither_public_keys_nor_histo
         b"hb:{other}:deadlines",
         partitions.keys.proof.encode(),
         partitions.keys.flips.encode(),
+        partitions.keys.down.encode(),
+        partitions.keys.gone.encode(),
     }
+    assert list(Keyspace(connection, "c").read_gone(["d", "g", "s"])) == ["d"]
     assert not partitions.claim("y", TTL, "again", [P0]).dropped
 
 

@@ -165,11 +165,13 @@ MUTATIONS: Final = {
         "      redis.call('ZREM', KEYS[3], source)\n      flip(KEYS[9], ARGV[i + 3])", "      flip(KEYS[9], ARGV[i + 3])"
     ),
     "recover without telling": Mutation("      flip(KEYS[9], ARGV[i + 3])\n", ""),
-    "keep whoever said goodbye": Mutation(
-        "      redis.call('ZREM', KEYS[3], source)\n      flip(KEYS[9], ARGV[i + 4])", "      flip(KEYS[9], ARGV[i + 4])"
-    ),
+    "keep whoever said goodbye": Mutation("      redis.call('ZREM', KEYS[3], source)\n      if not heard", "      if not heard"),
     "leave the deadline of one that said goodbye": Mutation(
         "      redis.call('ZREM', KEYS[2], source)\n      redis.call('ZREM', KEYS[3]", "      redis.call('ZREM', KEYS[3]"
+    ),
+    "keep a goodbye that nobody said": Mutation("if not heard(source) then redis.call('ZREM', KEYS[4], source) end", ""),
+    "forget every goodbye that ends something": Mutation(
+        "if not heard(source) then redis.call('ZREM', KEYS[4]", "if true then redis.call('ZREM', KEYS[4]"
     ),
     "say goodbye without telling": Mutation("      flip(KEYS[9], ARGV[i + 4])\n", ""),
     # the pipeline

@@ -193,9 +193,6 @@ def test_who_is_declared_again_is_expected_from_then_on(connection: Connection) 
     index.expect([], 200)
     assert index.expect(["s"], 300) == {"s": 300}
     assert connection.call("ZSCORE", index.keys.gone, "s") == b"200", "by that its incident ends"
-    connection.call("DEL", index.keys.down)
-    assert index.expect(["s"], 400) == {"s": 300}
-    assert index.unseen(["s"]) == ["s"]
 
 
 def test_unseen_are_those_of_whom_there_is_no_beat_no_verdict_and_no_goodbye(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from tests.monitor.judging import GRACE, TTL, Index, Monitor
 from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keyspace import Info, Keyspace
+from heartbeat.beats.partitions import Partitions
 from heartbeat.monitor import settings, watch
 from heartbeat.monitor.flips import incident_of
 
@@ -500,3 +501,22 @@ def test_one_that_was_never_seen_is_missed_again_when_it_is_declared_again(index
     declare("pump", since=-70_000)
     assert index.told() == [("pump", "DOWN", "never_seen"), ("pump", "PAUSED", "bye"), ("pump", "DOWN", "never_seen")]
     assert len({flip.incident for flip in index.flips()}) == 2
+
+
+def test_who_is_down_is_let_go_of_with_the_index_or_for_room_and_its_incident_ends(index: Index, monitor: Monitor) -> None:
+    partitions = Partitions(index.connection, index.connector)
+    partitions.claim("one", TTL, "token", [])
+    index.beat("renamed", at=-90_000)
+    index.beat("the longest dead", at=-100_000)
+    index.fail("job", "no disk")
+    index.prove()
+    monitor.tick()
+    assert len(index.told()) == 3
+    assert Keyspace(index.connection, index.connector).make_room(1, index.now()) == 1
+    monitor.tick(2)
+    assert index.told()[3:] == [("the longest dead", "PAUSED", "bye")]
+    partitions.claim("two", TTL, "token", [])
+    monitor.tick(2)
+    assert sorted(index.told()[4:]) == [("job", "PAUSED", "bye"), ("renamed", "PAUSED", "bye")]
+    assert index.down() == {}
+    assert index.connection.call("EXISTS", index.keys.gone) == 0

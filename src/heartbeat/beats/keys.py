@@ -36,7 +36,7 @@ class Keys:
 
     @property
     def index(self) -> Sequence[str]:
-        """What is rebuilt from Kafka when it is lost, ``proof`` first: it falls when topics or template change."""
+        """What is rebuilt from Kafka when it is lost, ``proof`` first: it falls when topics or template change, ``down`` by a monitor."""
         return (self.proof, self.deadlines, self.down, self.gone, self.status, self.fails, self.runs, self.info)
 
     @property

@@ -175,7 +175,7 @@ class Keyspace:
 
     def make_room(self, wanted: int, now_ms: int) -> int:
         """Forget up to this many dead sources, the longest dead first; return how many went."""
-        keys, went = (self.keys.deadlines, self.keys.down, self.keys.info, self.keys.status), 0
+        keys, went = (self.keys.deadlines, self.keys.down, self.keys.info, self.keys.status, self.keys.gone), 0
         while went < wanted:
             part = min(_ROOM_AT_ONCE, wanted - went)
             found = int(self._connection.call(*scripts.command(scripts.MAKE_ROOM, keys, part, now_ms)))

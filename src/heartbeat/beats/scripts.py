@@ -20,18 +20,19 @@ CLAIM: Final = (
     + """
 -- KEYS: proof, then the rest of the index. ARGV: config, everybody's ttl, token, partitions.
 -- An index of other topics or another template is dropped: it would be a mass of sources that nobody beats for any more.
--- What an operator wants of the connector stays so.
-local config, dropped = redis.call('HGET', KEYS[1], 'config'), 0
+-- What an operator wants of the connector stays so. Who is down is let go of by a goodbye of now: by that a monitor ends the incident.
+local config, dropped, time = redis.call('HGET', KEYS[1], 'config'), 0, redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 if config and config ~= ARGV[1] then
-  local target = redis.call('HGET', KEYS[1], 'target')
-  redis.call('UNLINK', unpack(KEYS))
+  local target, down = redis.call('HGET', KEYS[1], 'target'), redis.call('ZRANGE', KEYS[3], 0, -1)
+  for i, key in ipairs(KEYS) do if i ~= 3 then redis.call('UNLINK', key) end end
+  for _, source in ipairs(down) do redis.call('ZADD', KEYS[4], now, source) end
   if target then redis.call('HSET', KEYS[1], 'target', target) end
   dropped = 1
 end
 local ttl = redis.call('HGET', KEYS[1], 'ttl') or ARGV[2]
-local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'config', ARGV[1], 'ttl', ARGV[2], 'canaries', '1')
-redis.call('HSETNX', KEYS[1], 'made_ms', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
+redis.call('HSETNX', KEYS[1], 'made_ms', now)
 local found = {}
 for i = 4, #ARGV do
   local p = ARGV[i]
@@ -182,18 +183,21 @@ return 1
 """
 
 MAKE_ROOM: Final = """
--- KEYS: deadlines, down, info, status. ARGV: how many, now. The longest dead go first. Returns how many went.
+-- KEYS: deadlines, down, info, status, gone. ARGV: how many, now. The longest dead go first. Returns how many went. Who is down is let go
+-- of by a goodbye of now: by that a monitor ends the incident, and takes it out.
 local dead = {}
 for k = 1, 2 do
   local found = redis.call('ZRANGEBYSCORE', KEYS[k], '-inf', '(' .. ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[1])
-  for i = 1, #found, 2 do dead[#dead + 1] = {found[i], tonumber(found[i + 1])} end
+  for i = 1, #found, 2 do
+    local going = k == 2 and redis.call('ZSCORE', KEYS[5], found[i])
+    if not going then dead[#dead + 1] = {found[i], tonumber(found[i + 1]), k} end
+  end
 end
 table.sort(dead, function(a, b) return a[2] < b[2] end)
 local went = math.min(#dead, tonumber(ARGV[1]))
 for i = 1, went do
   local source = dead[i][1]
-  redis.call('ZREM', KEYS[1], source)
-  redis.call('ZREM', KEYS[2], source)
+  if dead[i][3] == 2 then redis.call('ZADD', KEYS[5], ARGV[2], source) else redis.call('ZREM', KEYS[1], source) end
   redis.call('HDEL', KEYS[3], source)
   redis.call('HDEL', KEYS[4], source)
 end

@@ -45,6 +45,11 @@ local function failed_at(source)
 end
 """
 
+_HEARD: Final = """
+-- A goodbye was said only if something else is kept of its source. KEYS[5] is info, KEYS[6] status.
+local function heard(source) return redis.call('HEXISTS', KEYS[5], source) == 1 or redis.call('HEXISTS', KEYS[6], source) == 1 end
+"""
+
 JUDGE: Final = (
     _SIGHT
     + _INDEX
@@ -123,6 +128,7 @@ return found
 RECOVER: Final = (
     _SIGHT
     + _INDEX
+    + _HEARD
     + """
 -- KEYS as for a verdict. ARGV from 5 on: (source, what it was judged on, deadline seen or -1, flip if it recovered, flip if it said
 -- goodbye). What is not newer than its last word before the verdict was delivered again, a deadline that has passed is the same incident's
@@ -138,6 +144,7 @@ for i = 5, #ARGV, 5 do
     if gone and gone >= (beat or last) then
       redis.call('ZREM', KEYS[2], source)
       redis.call('ZREM', KEYS[3], source)
+      if not heard(source) then redis.call('ZREM', KEYS[4], source) end -- nobody said it: it was let go of, and may come back
       flip(KEYS[9], ARGV[i + 4])
       outcome = 'bye'
     elseif gone and not deadline then
@@ -158,11 +165,12 @@ return outcomes
 """
 )
 
-EXPECT: Final = """
+EXPECT: Final = (
+    _HEARD
+    + """
 -- KEYS: expected, deadlines, down, gone, info, status. ARGV: now, what is kept of one that said goodbye, then all who are declared.
 -- Returns since when each of these is expected.
 local declared, since = {}, {}
-local function heard(source) return redis.call('HEXISTS', KEYS[5], source) == 1 or redis.call('HEXISTS', KEYS[6], source) == 1 end
 for i = 3, #ARGV do declared[ARGV[i]] = true end
 for _, source in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if not declared[source] then
@@ -173,20 +181,19 @@ for _, source in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
 end
 for i = 3, #ARGV do
   local source = ARGV[i]
-  local known, down = redis.call('ZSCORE', KEYS[1], source), redis.call('ZSCORE', KEYS[3], source)
+  local known = redis.call('ZSCORE', KEYS[1], source)
   local at = known or ARGV[1]
   if redis.call('ZSCORE', KEYS[4], source) and heard(source) then
     at = ARGV[2] -- it is not missed before it beats again, also when its goodbye has been swept out
-  elseif known == ARGV[2] and (down or redis.call('ZSCORE', KEYS[2], source)) then
+  elseif known == ARGV[2] and (redis.call('ZSCORE', KEYS[2], source) or redis.call('ZSCORE', KEYS[3], source)) then
     at = ARGV[1]
-  elseif not down then
-    redis.call('ZREM', KEYS[4], source) -- a goodbye that nobody said, of when it was declared no more
   end
   if at ~= known then redis.call('ZADD', KEYS[1], at, source) end
   since[#since + 1] = at
 end
 return since
 """
+)
 
 BLIND: Final = (
     _SIGHT
