@@ -354,6 +354,15 @@ def test_of_one_that_is_down_a_goodbye_and_its_ttl_are_kept_until_a_monitor_has_
     assert keyspace.read_infos(["s"]) == {}
 
 
+def test_goodbyes_are_swept_out_though_no_monitor_ends_the_incidents_of_many_older_ones(connection: Connection, keyspace: Keyspace) -> None:
+    held = [word for n in range(150) for word in (n, f"down {n}")]
+    connection.call("ZADD", keyspace.keys.down, *held)
+    connection.call("ZADD", keyspace.keys.gone, *held, 200, "up")
+    for n in range(100):
+        goodbye(keyspace, "new", 1_000 + n, 300)
+    assert keyspace.read_gone(["up", "down 0", "down 149"]) == {"down 0": 0, "down 149": 149}
+
+
 # --- room
 
 

@@ -159,8 +159,10 @@ return room and 1 or 2
 BYE: Final = """
 -- KEYS: gone, deadlines, info, down, status. ARGV: source, time, ttl if none is kept, oldest goodbye worth keeping, everybody's ttl.
 -- Returns 1 unless it has beaten since. Goodbyes too old to be redelivered go, and all that is kept of those sources with them; not of one
--- that is down: a monitor ends its incident by its goodbye, and weighs that by the ttl that is kept.
-local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4], 'LIMIT', 0, 100)
+-- that is down: a monitor ends its incident by its goodbye, and weighs that by the ttl that is kept. Where none runs, these are the oldest
+-- some day: so it is not always there that is looked.
+local many = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[4])
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[4], 'LIMIT', tonumber(ARGV[2]) % math.max(1, many - 99), 100)
 for _, source in ipairs(old) do
   if not redis.call('ZSCORE', KEYS[4], source) then
     redis.call('ZREM', KEYS[1], source)
