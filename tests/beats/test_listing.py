@@ -13,7 +13,7 @@ from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.listing import MOST_LOOKED_AT, Cursor, Entry, Found, Page, Query, Room, Span
 from heartbeat.beats.template import LONGEST_NAME
-from heartbeat.beats.verdicts import FAILED
+from heartbeat.beats.verdicts import FAILED, NEVER_MS
 from heartbeat.errors import BadRequest
 
 TTL = 60_000
@@ -48,14 +48,15 @@ class Index:
         seen = {
             Room.DOWN: {source: int(at) for source, at in self.down.items()},
             Room.DEADLINES: {source: at for source, at in self.deadlines.items() if source not in self.down},
-            Room.EXPECTED: {s: at for s, at in self.expected.items() if s not in {*self.down, *self.deadlines, *self.gone}},
+            Room.EXPECTED: {s: at for s, at in self.expected.items() if s not in {*self.down, *self.deadlines}},
         }
         found = []
         for room in Room:
             for span in (span for span in spans if span.room is room):
                 low, high = span.low_ms or 0, span.high_ms or 10 * NOW
                 rows = [(at, source.encode("utf-8", "surrogateescape"), source) for source, at in seen[room].items() if low <= at <= high]
-                found += [(room.value, source, at) for at, _, source in sorted(rows)]
+                left = self.gone if room is Room.EXPECTED else {}
+                found += [(room.value, source, NEVER_MS if source in left else at) for at, _, source in sorted(rows)]
         return found
 
 

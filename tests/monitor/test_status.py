@@ -71,6 +71,14 @@ def monitor(
         server.stop()
 
 
+def test_who_has_said_goodbye_is_shown_and_missed_by_nobody(redis: EmbeddedRedis, connection: Connection) -> None:
+    store(connection, "c", deadlines={"a": now_ms() + HOUR}, expected={"left": 1}, gone={"left": 2})
+    with monitor(redis, c=Look(sources=1)) as url:
+        text, code = report(url, now_ms())
+    assert code == ALL_UP
+    assert text.splitlines()[1].split()[:2] == ["left", "PAUSED"]
+
+
 def test_when_all_are_up_it_says_so_and_ends_with_0(redis: EmbeddedRedis, connection: Connection) -> None:
     store(connection, "c", deadlines={"a": now_ms() + HOUR, "b": now_ms() + 2 * HOUR})
     with monitor(redis, c=Look(sources=2)) as url:

@@ -19,7 +19,7 @@ from tests.monitor.views import NOW, RULES, SEEN, Seen
 from heartbeat import logs
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, Keys
-from heartbeat.beats.verdicts import FAILED
+from heartbeat.beats.verdicts import FAILED, NEVER_MS
 from heartbeat.embedded.ports import LOOPBACK, free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import StartError
@@ -249,6 +249,15 @@ def test_every_state_has_its_moment(client: TestClient, connection: Connection) 
     assert rows["pump-over"]["since_ms"] == now - 120_000 + 60_000
     assert rows["p-over"]["since_ms"] == now - 60_000 + 5_000
     assert (rows["declared"]["since_ms"], rows["declared"]["deadline_ms"], rows["declared"]["last_beat_ms"]) == (now, None, None)
+
+
+def test_a_declared_source_that_has_said_goodbye_is_paused(client: TestClient, connection: Connection) -> None:
+    now = redis_now(connection)
+    store(connection, "c", expected={"new": now, "left": now, "left-long-ago": NEVER_MS}, gone={"left": now, "never declared": now})
+    states = {row["name"]: (row["state"], row["since_ms"]) for row in sources(client)}
+    assert states == {"new": ("NEW", now), "left": ("PAUSED", None), "left-long-ago": ("PAUSED", None)}
+    assert [row["name"] for row in sources(client, state="PAUSED")] == ["left", "left-long-ago"]
+    assert [row["name"] for row in sources(client, state="NEW")] == ["new"]
 
 
 def test_nobody_is_late_since_before_its_last_beat(client: TestClient, connection: Connection) -> None:

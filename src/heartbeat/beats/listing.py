@@ -17,6 +17,7 @@ import msgspec
 from heartbeat.beats.connection import Argument, Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.keyspace import Info, time_ms
+from heartbeat.beats.verdicts import NEVER_MS
 from heartbeat.errors import BadRequest
 
 MOST_LOOKED_AT: Final = 20_000
@@ -71,7 +72,8 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A source. ``at_ms`` is its deadline, for one that is down what it was judged on; of one never seen, since when it is expected.
+    """A source. ``at_ms`` is its deadline, for one that is down what it was judged on; of one never seen, since when it is expected:
+    ``NEVER_MS`` if it has said goodbye.
 
     ``failed`` tells that it is down for having said that it failed, which was at ``at_ms``.
     """
@@ -207,24 +209,20 @@ class _Index:
         if not entries:
             return
         keys, members = self._keys, [entry.member for entry in entries]
-        told: list[tuple[Argument, ...]] = [("ZMSCORE", key, *members) for key in self._before(room)]
-        if room is Room.DOWN:
-            told = [("ZMSCORE", keys.expected, *members)]
+        asked = {Room.DOWN: (keys.expected,), Room.DEADLINES: (keys.down,), Room.EXPECTED: (keys.gone, keys.down, keys.deadlines)}[room]
+        told: list[tuple[Argument, ...]] = [("ZMSCORE", key, *members) for key in asked]
         (ttl,), infos, *others = self._connection.calls(("HMGET", keys.proof, "ttl"), ("HMGET", keys.info, *members), *told)
         for entry, info, *other in zip(entries, infos, *others, strict=True):
             if room is Room.DOWN:
                 yield entry, self._down(entry, info, int(ttl or 0), *other)
-            elif other.count(None) == len(other):
+                continue
+            gone = other.pop(0) if room is Room.EXPECTED else None
+            if other.count(None) == len(other):
                 kept = Info.parse(info)
                 kept_ms = kept.ttl_ms if kept else int(ttl or 0)
-                at_ms = int(entry.score)
+                at_ms = int(entry.score) if gone is None else NEVER_MS
                 last_beat_ms = at_ms - kept_ms if room is Room.DEADLINES else None
                 yield entry, Found(self._connector, _text(entry.member), room, at_ms, kept_ms, last_beat_ms)
-
-    def _before(self, room: Room) -> Sequence[str]:
-        """Return where a source is not, if this room is its own."""
-        keys = self._keys
-        return {Room.DOWN: (), Room.DEADLINES: (keys.down,), Room.EXPECTED: (keys.down, keys.deadlines, keys.gone)}[room]
 
     def _down(self, entry: Entry, info: bytes | None, ttl_ms: int, expected: bytes | None) -> Found:
         judged_ms, failed = int(entry.score), entry.score % 1 > 0

@@ -86,7 +86,7 @@ def spans(states: Collection[str], rules: Rules, *, paused: bool, now_ms: int) -
     if wanted:
         lows, highs = zip(*wanted, strict=True)
         found.append(Span(Room.DEADLINES, None if None in lows else min(lows), None if None in highs else max(highs)))
-    return [*found, Span(Room.EXPECTED)] if NEW in states else found
+    return [*found, Span(Room.EXPECTED)] if NEW in states or PAUSED in states else found
 
 
 def source_of(found: Found, policy: Policy, *, paused: bool, now_ms: int) -> Source:

@@ -93,7 +93,8 @@ def run(url: str, *, as_json: bool = False, everything: bool = False) -> tuple[s
 def report(url: str, now_ms: int, *, as_json: bool = False, everything: bool = False) -> tuple[str, int]:
     """Return what to print, and the exit code: 0 all up, 1 some down, 2 if not all is known.
 
-    The worst come first, at most 50 unless ``everything`` is wanted. PAUSED counts as not known, LATE and NEW as not down.
+    The worst come first, at most 50 unless ``everything`` is wanted. LATE and NEW count as not down, and so does who has said
+    goodbye; what an operator has paused is a doubt of its connector.
 
     Raises:
         UsageError: ``url`` is none; as JSON that is an answer like any other.
@@ -131,7 +132,7 @@ def _code(answer: _Answer, doubts: Sequence[str]) -> int:
     states = {row.state for row in answer.rows}
     if DOWN in states:
         return SOME_DOWN
-    return NOT_KNOWN if doubts or states & {UNKNOWN, PAUSED} else ALL_UP
+    return NOT_KNOWN if doubts or UNKNOWN in states else ALL_UP
 
 
 def _doubts(pipeline: _Pipeline, now_ms: int) -> Iterator[str]:
