@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.beats.verdict_worlds import BEHIND, DOWN, WORLDS, Bench, World, leaves
 
+from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import Info, time_ms
@@ -193,6 +194,33 @@ def test_who_is_declared_again_is_expected_from_then_on(connection: Connection) 
     index.expect([], 200)
     assert index.expect(["s"], 300) == {"s": 300}
     assert connection.call("ZSCORE", index.keys.gone, "s") == b"200", "by that its incident ends"
+
+
+def test_who_is_down_on_just_what_has_ended_is_let_go_of(connection: Connection) -> None:
+    index = Verdicts(connection, "c")
+    judged = {"ended": 5, "failed": 5 + FAILED, "again": 6}
+    connection.call("ZADD", index.keys.down, *(word for source, at in judged.items() for word in (at, source)))
+    index.let_go({"ended": 5, "failed": 5, "again": 5, "unknown": 5})
+    assert index.judged(list(judged)) == {"again": 6}
+
+
+def test_the_incidents_of_a_stream_are_read_page_by_page(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "_SAID_AT_ONCE", 3)
+    index = Verdicts(connection, "c")
+    assert index.incidents() == set()
+    for number in range(7):
+        index.say([(b'{"incident":"%d"}' % number, 1)])
+    index.say([(b"garbage", 1), (b"{}", 1)])
+    assert index.incidents() == {str(number) for number in range(7)}
+
+
+def test_that_a_redis_was_given_what_is_remembered_goes_with_its_data(connection: Connection) -> None:
+    index = Verdicts(connection, "c")
+    assert not index.look(0, 0).remembered
+    index.remembered(7)
+    assert index.look(0, 0).remembered
+    connection.call("FLUSHALL")
+    assert not index.look(0, 0).remembered
 
 
 def test_unseen_are_those_of_whom_there_is_no_beat_no_verdict_and_no_goodbye(connection: Connection) -> None:

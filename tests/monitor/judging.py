@@ -54,6 +54,10 @@ class Kafka:
     asked: list[tuple[str, str]] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
 
+    @property
+    def remembers(self) -> bool:
+        return self.memory is not None
+
     def canaries_required(self, connector: str) -> bool:
         return self.canaries
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from tests.monitor.judging import TTL, Index, Kafka, Monitor
 
@@ -194,6 +195,55 @@ def test_what_was_down_comes_back_from_memory_and_ends_as_the_same_incident(inde
     assert (up.source, up.to, up.incident) == ("pump", "UP", before["pump"])
     assert index.down() == {"other": judged}
     assert connection.call("ZCARD", index.keys.deadlines) == 1
+
+
+def test_who_looks_after_another_has_told_something_waits_for_memory_all_the_same(
+    index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    """The newest flip says nothing of a loss then: it is newer than all that was lost."""
+    other = Monitor(connection, "other")
+    monitor.kafka.memory = other.kafka.memory = {}
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    other.tick(2)
+    down = open_flips(index)
+    lose(connection)
+    index.claim()
+    other.kafka.away = True
+    monitor.kafka.memory = other.kafka.memory = {"pumps": down}
+    connection.call("XADD", index.keys.flips, "*", "flip", msgspec.json.encode(down[0]), "proven_until_ms", "", "detected_ms", 1)
+    index.beat("pump", at=-70_000)
+    index.prove()
+    other.tick()
+    assert len(index.flips()) == 1
+    other.kafka.away = False
+    other.clock.ahead_ms = 1_100  # it is asked once a second
+    other.tick()
+    assert other.kafka.asked[-1] == ("pumps", "")
+    assert list(index.down()) == ["pump"]
+    other.tick(3)
+    assert {flip.incident for flip in index.flips()} == {down[0].incident}
+
+
+def test_an_incident_that_had_ended_is_not_open_again_in_a_redis_from_before(
+    index: Index, monitor: Monitor, connection: Connection
+) -> None:
+    """Its next silence would be taken for the same one, and told to nobody."""
+    monitor.kafka.memory = {}
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    before = connection.call("DUMP", index.keys.down)
+    index.beat("pump", at=-70_000 + TTL)
+    index.prove()
+    monitor.tick()
+    (_, up) = index.flips()
+    connection.call("RESTORE", index.keys.down, 0, before)
+    connection.call("HDEL", MONITORS, "m")
+    monitor.kafka.memory = {"pumps": [up]}
+    monitor.tick()
+    assert index.down() == {}
 
 
 def test_a_name_that_is_no_text_comes_back_from_memory_too(index: Index, monitor: Monitor, connection: Connection) -> None:

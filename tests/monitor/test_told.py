@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from tests.monitor.judging import TTL, Index, Monitor
 
+from heartbeat.beats import keys
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.outbox import Outbox
 from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.told import Sent, Told
+from heartbeat.monitor.vision import Blindness
 
 
 @dataclass
@@ -80,31 +83,9 @@ def test_an_end_that_waits_to_be_told_is_no_loss(scene: Scene) -> None:
     assert [flip.to for flip in scene.deliver()] == ["UP"]
 
 
-def test_a_stream_that_is_another_one_waits_to_be_told(scene: Scene, connection: Connection) -> None:
-    assert not scene.outbox.waits()
-    scene.index.beat("valve", at=-80_000)
-    scene.monitor.tick()
-    assert scene.outbox.waits()
-    scene.deliver()
-    assert not scene.outbox.waits()
-    (entry, *_) = connection.call("XRANGE", scene.index.keys.flips, "-", "+")
-    connection.call("DEL", scene.index.keys.flips)
-    assert not scene.outbox.waits()
-    connection.call("XADD", scene.index.keys.flips, "1-1", *entry[1])
-    assert scene.outbox.waits()
-
-
-def test_what_was_dropped_on_purpose_ends(scene: Scene) -> None:
-    scene.index.connection.call("DEL", scene.index.keys.down)
-    scene.settle()
-    (ended,) = scene.deliver()
-    assert (ended.to, ended.reason, ended.message) == ("PAUSED", "bye", "it is watched no more")
-    scene.settle()
-    assert scene.deliver() == []
-
-
 def test_a_source_that_was_judged_again_meanwhile_was_up_in_between(scene: Scene) -> None:
     judged = scene.index.down()["pump"]
+    scene.index.connection.call("DEL", scene.index.keys.flips)
     scene.index.connection.call("ZADD", scene.index.keys.down, judged + 30_000, "pump")
     scene.settle()
     (ended,) = scene.deliver()
@@ -170,3 +151,46 @@ def test_who_has_the_first_lease_after_a_loss_knows_what_was_told(scene: Scene) 
     scene.index.prove()
     scene.settle()
     assert scene.index.down() == {"pump": judged}
+
+
+def test_who_delivers_no_more_after_a_loss_brings_back_what_only_he_knows(scene: Scene, connection: Connection) -> None:
+    judged = scene.index.down()["pump"]
+    connection.call("FLUSHALL")
+    assert Outbox(connection, "ops").lease().fence  # another monitor was faster
+    scene.index.prove()
+    scene.settle()
+    assert scene.index.down() == {"pump": judged}
+    assert not scene.told.inherits
+
+
+def test_what_has_ended_since_a_loss_is_not_put_back_by_who_slept_through_it(scene: Scene, connection: Connection) -> None:
+    (down,) = scene.index.flips()
+    connection.call("FLUSHALL")
+    other = Monitor(connection, "other")
+    other.kafka.memory = {"pumps": [down]}
+    scene.index.beat("pump")
+    scene.index.prove()
+    other.tick(2)
+    assert [flip.to for flip in scene.index.flips()] == ["DOWN", "UP"]
+    scene.settle()
+    assert scene.index.down() == {}
+
+
+def test_what_the_topic_has_is_left_to_it(scene: Scene, connection: Connection) -> None:
+    connection.call("HSET", keys.channel("kafka:flips"), "at:pumps", connection.call("XREVRANGE", scene.index.keys.flips, "+", "-")[0][0])
+    scene.told.recorded(scene.outbox, "kafka:flips")
+    connection.call("FLUSHALL")
+    scene.index.prove()
+    scene.settle()
+    assert scene.index.down() == {}
+
+
+def test_a_blindness_in_whose_place_another_one_is_open_ends(scene: Scene) -> None:
+    scene.index.prove(-60_000)
+    scene.monitor.tick(2)
+    (blind,) = scene.deliver()
+    scene.index.connection.call("FLUSHALL")
+    scene.index.connection.call("SET", scene.index.keys.blind, msgspec.json.encode(Blindness("redis", "", 7, incident="another")))
+    scene.index.prove(-60_000)
+    scene.settle()
+    assert [(flip.to, flip.incident) for flip in scene.deliver()] == [("SIGHTED", blind.incident)]

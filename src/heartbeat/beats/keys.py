@@ -18,7 +18,7 @@ MONITORS: Final = _SHARED + "monitors"
 class Keys:
     """The keys of one connector's index."""
 
-    __slots__ = ("blind", "deadlines", "down", "expected", "fails", "flips", "gone", "info", "proof", "runs", "status")
+    __slots__ = ("blind", "deadlines", "down", "expected", "fails", "flips", "gone", "info", "proof", "remembered", "runs", "status")
 
     def __init__(self, connector: str) -> None:
         prefix = f"hb:{{{connector}}}:"
@@ -33,6 +33,7 @@ class Keys:
         self.expected = prefix + "expected"
         self.blind = prefix + "blind"
         self.flips = prefix + "flips"
+        self.remembered = prefix + "remembered"
 
     @property
     def index(self) -> Sequence[str]:
@@ -42,7 +43,7 @@ class Keys:
     @property
     def all(self) -> Sequence[str]:
         """What goes with the connector."""
-        return (*self.index, self.expected, self.blind, self.flips)
+        return (*self.index, self.expected, self.blind, self.flips, self.remembered)
 
 
 def channel(name: str) -> str:

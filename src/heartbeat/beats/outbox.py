@@ -143,10 +143,11 @@ class Outbox:
             found += [_entry(connector, id_, fields) for id_, fields in reply or []]
         return found
 
-    def waits(self) -> bool:
-        """Tell whether there is anything that the channel has not got yet."""
-        at = {connector: order(self._held.fields.get(_AT + connector, _START)) for connector in self.connectors()}
-        return any(newest is not None and order(newest) != at[connector] for connector, newest, _ in self._ends(sorted(at)))
+    def positions(self, channel: str) -> dict[str, str]:
+        """Return how far another channel has got: connector -> id of an entry."""
+        words = [_text(word) for word in self._connection.call("HGETALL", keys.channel(channel))]
+        fields = zip(words[::2], words[1::2], strict=True)
+        return {field.removeprefix(_AT): id_ for field, id_ in fields if field.startswith(_AT)}
 
     def advance(self, entries: Sequence[Entry]) -> bool:
         """Note that the channel has these, and all before them; False if the lease is lost or the cursors are not where they were."""

@@ -216,3 +216,11 @@ flip(KEYS[3], ARGV[7])
 return 1
 """
 )
+
+LET_GO: Final = """
+-- KEYS: down. ARGV: (source, deadline or fail).
+for i = 1, #ARGV, 2 do
+  local judged = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if judged and math.floor(tonumber(judged)) == tonumber(ARGV[i + 1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+"""

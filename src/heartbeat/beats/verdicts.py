@@ -82,7 +82,10 @@ class Closing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at a connector's index. ``blind`` is the open incident of its pipeline as it is kept; ``newest_flip`` a stream's id."""
+    """One look at a connector's index. ``blind`` is the open incident of its pipeline as it is kept; ``newest_flip`` a stream's id.
+
+    ``remembered`` tells that this Redis was given what is remembered beyond it since it was empty.
+    """
 
     redis_ms: int
     proof: Mapping[str, str]
@@ -93,6 +96,7 @@ class Reading:
     blind: bytes | None
     newest_flip: str
     fails: Mapping[str, int]
+    remembered: bool
 
     @property
     def ttl_ms(self) -> int:
@@ -117,7 +121,7 @@ class Verdicts:
     def look(self, now_ms: int, overdue_ms: int) -> Reading:
         """Read what a tick needs. ``overdue`` counts the sources whose deadline lies ``overdue_ms`` or more back."""
         keys = self.keys
-        time, proof, sources, down, due, overdue, blind, newest, fails = self._connection.calls(
+        time, proof, sources, down, due, overdue, blind, newest, fails, remembered = self._connection.calls(
             ("TIME",),
             ("HGETALL", keys.proof),
             ("ZCARD", keys.deadlines),
@@ -127,10 +131,11 @@ class Verdicts:
             ("GET", keys.blind),
             ("XREVRANGE", keys.flips, "+", "-", "COUNT", 1),
             ("ZRANGE", keys.fails, 0, _MOST_FAILS - 1, "WITHSCORES"),
+            ("EXISTS", keys.remembered),
         )
         fields = {_text(name): _text(value) for name, value in zip(proof[::2], proof[1::2], strict=True)}
         newest_flip = newest[0][0].decode() if newest else ""
-        return Reading(time_ms(time), fields, sources, down, due, overdue, blind, newest_flip, _scores(fails))
+        return Reading(time_ms(time), fields, sources, down, due, overdue, blind, newest_flip, _scores(fails), bool(remembered))
 
     def newest_flip(self) -> str:
         """Return the id of the newest flip, empty if there is none."""
@@ -206,6 +211,28 @@ class Verdicts:
         if blind is not None:
             self._connection.call("SET", self.keys.blind, blind, "NX")
 
+    def let_go(self, ended: Mapping[str, int]) -> None:
+        """Take out of ``down`` who is there on just these deadlines, or fails: how those incidents ended is known, and was lost here."""
+        pairs = list(ended.items())
+        for first in range(0, len(pairs), _SAID_AT_ONCE):
+            words = [word for pair in pairs[first : first + _SAID_AT_ONCE] for word in pair]
+            self._script(scripts.LET_GO, [self.keys.down], *words)
+
+    def remembered(self, now_ms: int) -> None:
+        """Note that this Redis has been given what is remembered beyond it."""
+        self._connection.call("SET", self.keys.remembered, now_ms)
+
+    def incidents(self) -> set[str]:
+        """Return the incidents of which the stream of flips has anything."""
+        found, begin = set(), "-"
+        while True:
+            page = self._connection.call("XRANGE", self.keys.flips, begin, "+", "COUNT", _SAID_AT_ONCE)
+            for id_, words in page:
+                found.add(_incident(dict(zip(words[::2], words[1::2], strict=True)).get(b"flip", b"")))
+                begin = f"({_text(id_)}"
+            if len(page) < _SAID_AT_ONCE:
+                return found - {""}
+
     def say(self, flips: Sequence[tuple[bytes, int]]) -> None:
         """Store flips that are no verdicts of now, each with when it was detected; they keep what they say of their proof."""
         rows = [("XADD", self.keys.flips, "*", "flip", flip, "proven_until_ms", "", "detected_ms", at_ms) for flip, at_ms in flips]
@@ -275,6 +302,17 @@ def _forget_monitors(connection: Connection, monitor: str) -> None:
     old = [name for name, said in zip(rest, rest, strict=True) if _text(name) not in (monitor, _BORN) and _tick_ms(said) < long_ago_ms]
     if old:
         connection.call("HDEL", MONITORS, *old)
+
+
+class _OfIncident(msgspec.Struct):
+    incident: str = ""
+
+
+def _incident(flip: bytes) -> str:
+    try:
+        return msgspec.json.decode(flip, type=_OfIncident).incident
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _tick_ms(said: bytes) -> int:

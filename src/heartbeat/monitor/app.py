@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 _TICK_S: Final = 0.4
 _CANARY_TURN_S: Final = 0.2
 _RECORD_TURN_S: Final = 0.5
-_SETTLE_EVERY_S: Final = 2.0
 _TRIM_EVERY_S: Final = 10.0
 _READ_SETTINGS_EVERY_S: Final = 1.0
 _STOP_S: Final = 4.0
@@ -222,7 +221,7 @@ class Monitor:
                 continue
             outbox = Outbox(Connection(self._server), channel.name)
             # Without a topic nothing is kept for longer than Redis keeps it, and one message says so.
-            pace = Pace(group_wait_s, settle_every_s=_SETTLE_EVERY_S if self._recorder is not None else 0.0)
+            pace = Pace(group_wait_s, recorder=self._recorder.state.channel if self._recorder is not None else "")
             with contextlib.suppress(ConnectError):  # Redis is away: nothing can be stored that this channel would miss
                 outbox.lease()
             deliverer = self._deliverers[channel, group_wait_s] = Deliverer(channel.name, opened, outbox, lambda: self.rules, pace)

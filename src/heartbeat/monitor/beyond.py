@@ -26,6 +26,8 @@ Memory = Mapping[str, Mapping[str, Recorded]]
 class Nothing:
     """Where the settings name no broker."""
 
+    remembers: Final = False
+
     def canaries_required(self, _connector: str) -> bool:
         """Return False: nobody sends any."""
         return False
@@ -53,6 +55,11 @@ class KafkaSide:
         self._reader = ThreadPoolExecutor(1, "memory")
         self._reading: tuple[dict[str, str], Future[Memory]] | None = None
         self._wanted: dict[str, str] = {}
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a topic keeps flips."""
+        return self._topic is not None
 
     def canaries_required(self, connector: str) -> bool:
         """Tell whether a canary of every partition can be asked for."""

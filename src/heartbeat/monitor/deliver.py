@@ -49,13 +49,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When things are done; clocks and chance are arguments. With ``settle_every_s`` of 0 what was told is never held against Redis."""
+    """When things are done; clocks and chance are arguments. ``recorder`` is the channel by which the topic of flips is written: without
+    one what was told is never held against Redis."""
 
     group_wait_s: float = 2.0
     monotonic_s: Callable[[], float] = time.monotonic
     wall_s: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
-    settle_every_s: float = 0.0
+    recorder: str = ""
+    settle_every_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class Deliverer:
         reachable = self._lease()
         if not self.state.leader:
             self._forget_direct(_MOST_DIRECT)  # whoever has the lease finds them in the outbox
+            if self._told.inherits:
+                self._settle(now_s)
             return _PAUSE_S
         if now_s < self._retry_at_s:
             return min(_PAUSE_S, self._retry_at_s - now_s)
@@ -154,12 +158,22 @@ class Deliverer:
                 if entries and not self._outbox.advance(entries):
                     log.warning("Channel %s was taken over, or put elsewhere: it goes on from where it is now", visible(self._name))
                 self._pend((), ())
-                if reachable and not entries and self._pace.settle_every_s and self._settling.due(now_s):
-                    self._told.settle(self._outbox, int(1000 * self._pace.wall_s()))
+                if reachable and not entries:
+                    self._settle(now_s)
                 return 0.0 if len(entries) == MOST_READ else _PAUSE_S
         except ConnectError as error:
             self._redis_away(error, now_s)
         return _PAUSE_S
+
+    def _settle(self, now_s: float) -> None:
+        """Hold against Redis what the channel was told, as far as the topic of flips has not got it."""
+        if not self._pace.recorder or not self._settling.due(now_s):
+            return
+        try:
+            self._told.recorded(self._outbox, self._pace.recorder)
+            self._told.settle(self._outbox, int(1000 * self._pace.wall_s()))
+        except ConnectError as error:
+            self._redis_away(error, now_s)
 
     def _lease(self) -> bool:
         """Take or renew the lease; False if Redis is away, and all stays as it was."""

@@ -113,7 +113,6 @@ class Detector:
         if self._lost and self._watches:  # what has lost its data has lost their names too
             verdicts.watch_on(self._connection, self._watches)
         names = known.connectors | (self._watches.keys() if self._lost else set())
-        self._lost = False
         for name in self._watches.keys() - names:
             log.info("Connector %s was deleted: its sources are forgotten", name)
             self._beyond.forget(name)
@@ -125,7 +124,8 @@ class Detector:
             if watch is None:
                 watch = self._watches[name] = Watch(Verdicts(self._connection, name), name, self._beyond, self._clock)
                 log.info("Watching connector %s", name)
-            looks[name] = self._turn(watch, replace(known, connectors=names))
+            looks[name] = self._turn(watch, replace(known, connectors=names), lost=self._lost)
+        self._lost = False  # not before every watch has heard of it
         return looks
 
     def _known(self, now_ms: int) -> Known:
@@ -140,9 +140,9 @@ class Detector:
         self._acknowledged, self._born_ms = self._ticks, known.born_ms
         return known
 
-    def _turn(self, watch: Watch, known: Known) -> Look:
+    def _turn(self, watch: Watch, known: Known, *, lost: bool) -> Look:
         try:
-            return watch.turn(self._live.live.monitor, self._live.rules, known)
+            return watch.turn(self._live.live.monitor, self._live.rules, known, lost=lost)
         except RetriableError:
             raise
         except (ConnectError, ValueError, OverflowError) as error:  # an index that somebody has broken: the others are watched on

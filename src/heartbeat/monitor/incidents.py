@@ -78,22 +78,6 @@ def sighted_again(connector: str, blindness: Blindness, now_ms: int) -> Flip:
     return _of_pipeline(connector, blindness, flips.SIGHTED, now_ms, f"{blindness.stage}: everything is proven again")
 
 
-def dropped(opened: Flip, now_ms: int) -> Flip:
-    """Return what ends an incident whose source is watched no more: the connector's topics or template changed, or room was needed."""
-    to, reason = (flips.SIGHTED, flips.REASON_SIGHTED) if opened.to == flips.BLIND else (flips.PAUSED, flips.BYE)
-    return msgspec.structs.replace(
-        opened,
-        key=flips.key_of(opened.incident, to),
-        from_=opened.to,
-        to=to,
-        reason=reason,
-        at_ms=now_ms,
-        detected_ms=now_ms,
-        message="it is watched no more",
-        down_ms=max(0, now_ms - opened.at_ms),
-    )
-
-
 def superseded(opened: Flip, judged_ms: int) -> Flip:
     """Return what ends an incident whose source has been judged on another deadline since: it has beaten in between."""
     beat_ms = judged_ms - ((opened.deadline_ms or 0) - (opened.last_beat_ms or opened.deadline_ms or 0))
@@ -110,6 +94,11 @@ def superseded(opened: Flip, judged_ms: int) -> Flip:
     )
 
 
+def replaced(blind: Flip, now_ms: int) -> Flip:
+    """Return what ends a pipeline's incident in whose place another one has been opened."""
+    return sighted_again(blind.connector, Blindness("", "", blind.at_ms, incident=blind.incident), now_ms)
+
+
 def reopened(lost: Iterable[Flip]) -> tuple[dict[str, float], bytes | None]:
     """Return what makes incidents open again: who is down on which deadline or fail, and the pipeline's, as they are kept."""
     down: dict[str, float] = {}
@@ -120,6 +109,15 @@ def reopened(lost: Iterable[Flip]) -> tuple[dict[str, float], bytes | None]:
         elif flip.to == flips.BLIND:
             kept = msgspec.json.encode(Blindness("", flip.message, flip.at_ms, incident=flip.incident))
     return down, kept
+
+
+def ended(lost: Iterable[Flip]) -> dict[str, int]:
+    """Return whose incidents these flips have ended: source -> deadline, or fail, on which it was judged."""
+    return {
+        flips.source_of(flip): flip.deadline_ms
+        for flip in lost
+        if not flip.opens and not flip.about_pipeline and flip.deadline_ms is not None
+    }
 
 
 def forgotten(connector: str, many: int, newest_flip_ms: int) -> Flip:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -31,6 +31,10 @@ _LONGEST_WAIT_MS: Final = 20_000
 class Beyond(Protocol):
     """What is known beside Redis: Kafka's own word, where the settings name a broker."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a topic keeps flips."""
+
     def canaries_required(self, connector: str) -> bool:
         """Tell whether a canary of every partition can be asked for."""
 
@@ -47,6 +51,14 @@ class Beyond(Protocol):
 
     def forget(self, connector: str) -> None:
         """Forget a connector that was deleted."""
+
+
+class Before(NamedTuple):
+    """What was so with the last turn: the pipeline's incident, and how many were down. ``lost``: Redis has lost data since."""
+
+    kept: bytes | None
+    down: int
+    lost: bool
 
 
 class Losses:
@@ -72,20 +84,22 @@ class Losses:
         self._newest_flip = newest
         self.newest_flip_ms = order(newest)[0]
 
-    def turn(self, reading: Reading, now_ms: int, kept: bytes | None, down: int) -> None:
-        """Bring back what has been lost since the last turn, when ``kept`` was the pipeline's incident and so many were down.
+    def turn(self, reading: Reading, now_ms: int, before: Before) -> None:
+        """Bring back what has been lost since the last turn.
 
         Raises:
             ConnectError: as ``Verdicts`` does.
         """
         newest, before_ms = reading.newest_flip, self.newest_flip_ms
         first = self._newest_flip is None
-        lost = not first and order(newest) < order(self._newest_flip or "")
-        if first or lost:
-            self._lost_after, self._lost_at_ms = newest, now_ms
-            self._ask_at_ms = 0
-        if lost and kept is not None and reading.blind is None:
-            self._index.restore({}, kept)
+        back = not first and order(newest) < order(self._newest_flip or "")
+        # Where another monitor has told something since, the newest flip says nothing of a loss.
+        anew = self._beyond.remembers and not reading.remembered and self._lost_after is None
+        if first or back or before.lost or anew:
+            self._lost_after = newest if reading.remembered and not before.lost else ""
+            self._lost_at_ms, self._ask_at_ms = now_ms, 0
+        if (back or before.lost) and before.kept is not None and reading.blind is None:
+            self._index.restore({}, before.kept)
         self.see(newest)
         if self._lost_after is None or 0 < self._ask_at_ms - now_ms <= _ASK_EVERY_MS:
             return
@@ -97,14 +111,17 @@ class Losses:
                 log.info("What was found of %s before is not known yet: %s", self._connector, error)
             return
         self._lost_after = None
-        if flips:
+        if flips is not None:
             self._bring_back(flips, now_ms)
-        elif flips is None and not first and down:
-            self._index.say([(msgspec.json.encode(incidents.forgotten(self._connector, down, before_ms)), now_ms)])
+        elif back and before.down:
+            self._index.say([(msgspec.json.encode(incidents.forgotten(self._connector, before.down, before_ms)), now_ms)])
 
     def _bring_back(self, flips: Sequence[Flip], now_ms: int) -> None:
         self._index.restore(*incidents.reopened(flips))
+        self._index.let_go(incidents.ended(flips))
         # Whether a channel had them nobody knows: they are told again, under the same keys.
         lately = [flip for flip in flips if (flip.detected_ms or 0) > now_ms - LATELY_MS]
         self._index.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in lately])
-        log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", len(flips), self._connector)
+        self._index.remembered(now_ms)
+        if flips:
+            log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", len(flips), self._connector)

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from heartbeat.beats.outbox import Outbox
+from heartbeat.beats.stream_ids import order
+from heartbeat.beats.verdicts import Verdicts
 from heartbeat.monitor import incidents
 from heartbeat.monitor.flips import BLIND, DOWN, Flip, source_of
+from heartbeat.monitor.vision import Blindness
 
 log = logging.getLogger(__name__)
 
 _MOST: Final = 20_000
+_LOOKS: Final = 10
 
 
 class Sent(NamedTuple):
@@ -33,16 +37,21 @@ class Told:
 
     def __init__(self) -> None:
         self.keys: OrderedDict[str, str] = OrderedDict()
+        self.inherits = 0
+        """How often it is still to be looked whether a Redis that has lost its data knows what the channel knows: also if another monitor
+        delivers to it now."""
         self._open: OrderedDict[str, Sent] = OrderedDict()
-        self._born = ""
         self._tenure = ("", 0)
 
     def held(self, born: str, fence: int) -> None:
         """Take note of the lease. Who has not had it all the while does not know what is open: another may have told its end.
 
-        In a Redis that has lost its data the channel is born anew, and whoever has its first lease there has followed nobody.
+        In a Redis that has lost its data the channel is born anew, and nobody has told anything there that does not stand in its stream.
         """
-        if (born, fence) != self._tenure and not (fence == 1 and born != self._tenure[0]):
+        born_before, fence_before = self._tenure
+        if born != born_before:
+            self.inherits = _LOOKS if self._open else 0
+        elif fence != fence_before and not self.inherits:
             self._open.clear()
         self._tenure = (born, fence)
 
@@ -59,46 +68,58 @@ class Told:
             while len(kept) > _MOST:
                 kept.popitem(last=False)
 
-    def settle(self, outbox: Outbox, now_ms: int) -> None:
-        """Bring back what is told to be open and is not known to Redis any more; end what Redis has let go of on purpose.
+    def recorded(self, outbox: Outbox, recorder: str) -> None:
+        """Leave to the topic of flips what it has got: after a loss it comes back from there."""
+        if self._open and not self.inherits:
+            at = outbox.positions(recorder)
+            self._open = OrderedDict(
+                (incident, one) for incident, one in self._open.items() if order(one.id) > order(at.get(one.flip.connector, "0-0"))
+            )
 
-        What goes leaves its end in the stream in the same step: where nothing new stands there after the look, it was lost.
+    def settle(self, outbox: Outbox, now_ms: int) -> None:
+        """Bring back what is told to be open, and was lost with its flip; end what was judged anew instead.
 
         Raises:
             ConnectError: as ``Verdicts`` does.
         """
         by_connector: dict[str, list[Sent]] = {}
-        connectors = outbox.connectors()
         for one in self._open.values():
             by_connector.setdefault(one.flip.connector, []).append(one)
-        self._forget(by_connector.keys() - connectors, outbox.born)
-        for connector in by_connector.keys() & connectors:
-            sent, verdicts = by_connector[connector], outbox.index(connector)
-            judged = verdicts.judged([source_of(one.flip) for one in sent if one.flip.to == DOWN])
-            kept = verdicts.blind_kept()
-            gone = [one for one in sent if (kept is None if one.flip.to == BLIND else source_of(one.flip) not in judged)]
-            again = [
-                one.flip
-                for one in sent
-                if one.flip.to == DOWN and judged.get(source_of(one.flip), one.flip.deadline_ms) != one.flip.deadline_ms
-            ]
-            if not (gone or again) or outbox.waits():
-                continue
-            stands = verdicts.has_flips([one.id for one in gone])
-            verdicts.restore(*incidents.reopened(one.flip for one, known in zip(gone, stands, strict=True) if not known))
-            # Its flip stands, and it is not open: topics, template or the number of sources were changed, and it was dropped.
-            ended = [incidents.dropped(one.flip, now_ms) for one, known in zip(gone, stands, strict=True) if known]
-            ended += [incidents.superseded(flip, judged[source_of(flip)]) for flip in again]
-            verdicts.say([(msgspec.json.encode(flip), now_ms) for flip in ended])
-            log.warning("%d incident(s) of %s that were told were not known any more", len(gone) + len(again), connector)
+        there = by_connector.keys() & outbox.connectors()
+        for connector in there:
+            verdicts = outbox.index(connector)
+            lost = self._lost(verdicts, by_connector[connector])
+            mended = _mend(verdicts, lost, now_ms) if lost else 0
+            if mended:
+                log.warning("%d incident(s) of %s that were told had been lost", mended, connector)
+        # After a loss, no monitor may have put back the names of connectors yet. Else one that is away was deleted.
+        looks_left = self.inherits - 1 if self.inherits and there != by_connector.keys() else 0
+        if not self.inherits:
+            self._open = OrderedDict((incident, one) for incident, one in self._open.items() if one.flip.connector in there)
+        elif not looks_left:
+            self._open.clear()  # they stand in Redis again, or have ended there
+        self.inherits = looks_left
 
-    def _forget(self, away: Collection[str], born: str) -> None:
-        """Forget connectors that were deleted: one of the same name may come, and knows nothing of them.
+    def _lost(self, verdicts: Verdicts, sent: Sequence[Sent]) -> list[Flip]:
+        """Return the flips that do not stand where they stood. In a new Redis, those of whose incidents nothing stands there."""
+        if self.inherits:
+            known = verdicts.incidents()
+            return [one.flip for one in sent if one.flip.incident not in known]
+        stands = verdicts.has_flips([one.id for one in sent])
+        return [one.flip for one, stand in zip(sent, stands, strict=True) if not stand]
 
-        In a Redis that has lost its data the channel was born anew. There connectors are away only until their workers are back.
-        """
-        self._born = self._born or born
-        if born == self._born:
-            self._open = OrderedDict((incident, one) for incident, one in self._open.items() if one.flip.connector not in away)
-        elif not away:
-            self._born = born  # all are back
+
+def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
+    """Put incidents back, and end those in whose place another one is open. Return how many that were."""
+    judged = verdicts.judged([source_of(flip) for flip in lost if flip.to == DOWN])
+    kept = verdicts.blind_kept()
+    gone = [flip for flip in lost if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
+    verdicts.restore(*incidents.reopened(gone))
+    ended = []
+    for flip in lost:
+        if flip.to == BLIND and kept is not None and Blindness.parse(kept).incident != flip.incident:
+            ended.append(incidents.replaced(flip, now_ms))
+        elif flip.to == DOWN and judged.get(source_of(flip), flip.deadline_ms) != flip.deadline_ms:
+            ended.append(incidents.superseded(flip, judged[source_of(flip)]))
+    verdicts.say([(msgspec.json.encode(flip), now_ms) for flip in ended])
+    return len(gone) + len(ended)

@@ -46,6 +46,14 @@ class Blindness(msgspec.Struct, frozen=True):
     partition: int = -1
     incident: str = ""
 
+    @classmethod
+    def parse(cls, kept: bytes) -> Blindness:
+        """Read it as it is kept while its incident is open."""
+        try:
+            return msgspec.json.decode(kept, type=Blindness)
+        except msgspec.MsgspecError:
+            return cls("", "", 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Vision:

@@ -19,7 +19,7 @@ from heartbeat.beats.verdicts import DOWN as DOWNED
 from heartbeat.monitor import incidents, vision
 from heartbeat.monitor.flips import FAIL, NEVER_SEEN, SILENCE, Flip, incident_of, pipeline_of
 from heartbeat.monitor.incidents import Judged
-from heartbeat.monitor.losses import Beyond, Losses
+from heartbeat.monitor.losses import Before, Beyond, Losses
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Monitor
 from heartbeat.monitor.vision import Blindness, Moment, Part, Vision
@@ -100,8 +100,8 @@ class Watch:
 
     # One turn
 
-    def turn(self, settings: Monitor, rules: Rules, known: Known) -> Look:
-        """Look once, and ask for what verdicts there may be.
+    def turn(self, settings: Monitor, rules: Rules, known: Known, *, lost: bool) -> Look:
+        """Look once, and ask for what verdicts there may be. ``lost`` tells that Redis has lost data since the last turn.
 
         Raises:
             ConnectError: Redis does not answer, or refuses.
@@ -117,7 +117,7 @@ class Watch:
         self._canaries_since_ms = min(now_ms, self._canaries_since_ms or now_ms) if canaries else None
         both_ms = min(now_ms, reading.redis_ms)  # by the clock that is behind: the other may be in the future
         self._proven_at_ms = both_ms if turn.proven_ms is not None else min(both_ms, self._proven_at_ms or both_ms)
-        self._losses.turn(reading, now_ms, self._kept, self.look.down)
+        self._losses.turn(reading, now_ms, Before(self._kept, self.look.down, lost))
         # What was open before a loss must be open again first, or the same silence could open a second incident.
         waiting = self._losses.waiting(now_ms)
         blind = self._see(turn, now_ms, waiting=waiting)
@@ -159,7 +159,7 @@ class Watch:
         if self._unwritten is not None:
             found = self._unwritten
             kept = self._open(turn, after_ms, found, kept, believed=True)
-            if kept is not None and _blindness(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
+            if kept is not None and Blindness.parse(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
                 self._index.say([(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)])
             self._unwritten = None
         elif found is not None and kept is None and not waiting and not self._outvoted:
@@ -167,7 +167,7 @@ class Watch:
             named = incident_of(self._connector, pipeline_of(self._connector), self.newest_flip_ms)
             kept = self._open(turn, after_ms, msgspec.structs.replace(found, incident=named), kept, believed=False)
         elif found is None and kept is not None:
-            before = _blindness(kept)
+            before = Blindness.parse(kept)
             flip = incidents.sighted_again(self._connector, before, min(now_ms, turn.reading.redis_ms))
             # Whoever is the most impatient opens it: by another's patience it would end, and be opened again, with every tick.
             if self._index.sighted(self._terms(turn), min(after_ms, _after_ms(kept) or after_ms), kept, _json(flip)):
@@ -175,8 +175,8 @@ class Watch:
                 kept, self._stored = None, True
         self._kept = kept
         if found is not None and kept is not None:
-            return msgspec.structs.replace(found, incident=_blindness(kept).incident)
-        return _blindness(kept) if kept is not None else found
+            return msgspec.structs.replace(found, incident=Blindness.parse(kept).incident)
+        return Blindness.parse(kept) if kept is not None else found
 
     def _open(self, turn: _Turn, after_ms: int, found: Blindness, kept: bytes | None, *, believed: bool) -> bytes | None:
         flip = incidents.went_blind(self._connector, found)
@@ -197,7 +197,7 @@ class Watch:
 
     def closing(self, now_ms: int) -> Flip | None:
         """Return what is to be told when the connector is deleted: its incident goes with it, and those who were told of it wait."""
-        told = self._unwritten if self._kept is None else _blindness(self._kept)
+        told = self._unwritten if self._kept is None else Blindness.parse(self._kept)
         return None if told is None else incidents.sighted_again(self._connector, told, now_ms)
 
     # Verdicts
@@ -313,13 +313,6 @@ class Kept(Blindness, frozen=True):
     """A blindness as it is kept while its incident is open. ``after_ms`` is how old proof may be for whoever opened it, 0 if unknown."""
 
     after_ms: int = 0
-
-
-def _blindness(kept: bytes) -> Blindness:
-    try:
-        return msgspec.json.decode(kept, type=Blindness)
-    except msgspec.MsgspecError:
-        return Blindness("", "", 0)
 
 
 def _after_ms(kept: bytes) -> int:
