@@ -90,6 +90,7 @@ def watch(connection: Connection) -> None:
     blind = incidents.went_blind(CONNECTOR, stage)
     index.restore({"pump:5": 1795366500000, "pump:4": 1795366530000 + FAILED}, msgspec.json.encode(stage))
     index.expect(["pump:10"], 1795366690000)
+    index.remembered(1795360001200)
     for found, proven_ms, at_ms in ((flip, 1795366505200, DOWN_DETECTED_MS), (blind, BLIND_SINCE_MS, 1795366570400)):
         words = ("flip", msgspec.json.encode(found), "proven_until_ms", proven_ms, "detected_ms", at_ms)
         connection.call("XADD", index.keys.flips, f"{at_ms}-0", *words)

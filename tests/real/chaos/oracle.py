@@ -27,11 +27,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from .history import SKEW_MS, Fault, History, Record, Says, Seen, Verdict
 from .truth import Life
 
 _STEP_MS = 5_000
+
+
+_SOON_MS: Final = 10_000
+"""So long before a loss a verdict may have been stored that nobody was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +138,20 @@ def _identities(seen: Iterable[Seen]) -> Iterator[Violation]:
 
 
 def _repeated(life: Life, history: History) -> Iterator[Violation]:
-    """Find two incidents of one silence, or of one fail: between two of them the source must have beaten."""
+    """Find two incidents of one silence, or of one fail: between two of them the source must have beaten.
+
+    A verdict that was lost with its Redis before anybody was told is none: the first reading may have dated a beat by when it was appended,
+    and what is read anew is dated by its own stamp.
+    """
     if any(record.ahead for record in life.records):
         return  # counts as of when it is read
+    told = {seen.verdict.incident for seen in history.told}
+    losses = [fault for fault in history.faults if fault.loses]
     opened = {  # a fail is judged on its own time, and its silence would be on a deadline: that is compared
         seen.verdict.deadline_ms + (life.source.ttl_ms if seen.verdict.reason == "fail" else 0): seen.verdict
         for seen in (*history.told, *history.kept)
         if seen.verdict.to == "DOWN" and seen.verdict.source == life.source.name and seen.verdict.deadline_ms is not None
+        if seen.verdict.incident in told or not any(fault.began_ms - _SOON_MS <= seen.at_ms <= fault.ended_ms for fault in losses)
     }
     deadlines = sorted(record.earliest_ms + life.source.ttl_ms for record in life.records if record.says is not Says.BYE)
     order = sorted(opened)

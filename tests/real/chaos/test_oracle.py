@@ -94,6 +94,11 @@ RIGHT = {
             (51_000, flip("UP", DEADLINE_MS + 300, 50_000))
         )
     ),
+    "lost with Redis before it was told, and dated otherwise when it was read anew": history(
+        [replace(r, acked_ms=(r.acked_ms or 0) + 500) for r in PUMP],
+        kept=[*seen((26_300, down(DEADLINE_MS + 300))), *TOLD],
+        faults=[Fault("redis emptied", 26_500, 28_000, 5_000, loses=True)],
+    ),
     "a fail, told and recovered": history([*PUMP[:21], FAILED, *PUMP[21:]], seen((21_000, FAIL), (51_000, flip("UP", 24_500, 50_000)))),
     "a goodbye without a word": history(GONE, []),
     "a goodbye of one that is down": history(
@@ -166,6 +171,10 @@ WRONG = {
     "two keys for one incident": (
         history(told=[*TOLD, *seen((52_000, down(DEADLINE_MS, incident="other")), (52_000, flip("UP", DEADLINE_MS, 0, incident="other")))]),
         "one incident has one key",
+    ),
+    "two incidents of one silence, though nobody was told of the first": (
+        history(kept=[*seen((26_300, down(DEADLINE_MS + 9))), *TOLD], faults=[Fault("redis", 26_500, 28_000, 5_000)]),
+        "one silence is one incident",
     ),
     "two incidents of one silence": (
         history(told=[*TOLD, *seen((52_000, down(DEADLINE_MS + 9)), (52_500, flip("UP", DEADLINE_MS + 9, 50_000)))]),
