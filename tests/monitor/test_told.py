@@ -29,8 +29,7 @@ class Scene:
 
     def deliver(self) -> list[Flip]:
         """Take what the channel has not got yet; return it."""
-        fence = self.outbox.lease().fence
-        self.told.held(self.outbox.born, fence)
+        self.hold()
         entries = self.outbox.read(100)
         sent = [Sent(flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None]
         self.told.note(sent)
@@ -38,10 +37,14 @@ class Scene:
             assert self.outbox.advance(entries)
         return [one.flip for one in sent]
 
+    def hold(self) -> None:
+        """Take or renew the lease."""
+        held = self.outbox.lease()
+        self.told.held(self.outbox.born, int(held.fields["fence"]))
+
     def settle(self) -> None:
         """Hold what was told against Redis."""
-        fence = self.outbox.lease().fence
-        self.told.held(self.outbox.born, fence)
+        self.hold()
         self.told.settle(self.outbox, self.index.now())
 
 
@@ -71,7 +74,7 @@ def test_an_incident_whose_verdict_and_end_were_both_lost_is_open_again_and_ends
     scene.settle()
     assert scene.index.down() == {"pump": judged}
     scene.monitor.tick(2)
-    assert [(flip.source, flip.to) for flip in scene.deliver() if not flip.about_pipeline] == [("pump", "UP")]
+    assert [(flip.source, flip.to) for flip in scene.deliver() if not flip.about_pipeline] == [("pump", "DOWN"), ("pump", "UP")]
 
 
 def test_an_end_that_waits_to_be_told_is_no_loss(scene: Scene) -> None:
@@ -193,4 +196,20 @@ def test_a_blindness_in_whose_place_another_one_is_open_ends(scene: Scene) -> No
     scene.index.connection.call("SET", scene.index.keys.blind, msgspec.json.encode(Blindness("redis", "", 7, incident="another")))
     scene.index.prove(-60_000)
     scene.settle()
-    assert [(flip.to, flip.incident) for flip in scene.deliver()] == [("SIGHTED", blind.incident)]
+    assert [(flip.to, flip.incident) for flip in scene.deliver() if flip.about_pipeline] == [("SIGHTED", blind.incident)]
+
+
+def test_a_redis_from_before_gets_back_what_was_told_since(scene: Scene, connection: Connection) -> None:
+    """The fence goes back: another monitor has the lease in it, but has told nothing of what was lost."""
+    judged = scene.index.down()["pump"]
+    key = keys.channel("ops")
+    connection.call("HSET", key, "fence", 7, "until_ms", 0)
+    scene.told.held(scene.outbox.born, 7)
+    (down,) = scene.index.flips()
+    scene.told.note([Sent(down, connection.call("XREVRANGE", scene.index.keys.flips, "+", "-")[0][0].decode())])
+    connection.call("DEL", scene.index.keys.flips, scene.index.keys.down)
+    connection.call("HSET", key, "fence", 3, "owner", "another")
+    assert Outbox(connection, "ops").lease().fence == 4
+    scene.settle()
+    assert scene.index.down() == {"pump": judged}
+    assert [flip.key for flip in scene.index.flips()] == [down.key]

@@ -183,7 +183,7 @@ class Deliverer:
             self._redis_away(error, self._pace.monotonic_s())
             return False
         leader = fence > 0
-        self._told.held(self._outbox.born, fence)
+        self._told.held(self._outbox.born, int(self._outbox.held.fields.get("fence", 0)))
         if leader != self.state.leader:
             log.info("Channel %s is %s", visible(self._name), "ours to deliver to" if leader else "another monitor's")
             self.state = replace(self.state, leader=leader, failures=0, last_error="")  # another's troubles are told by the other

@@ -44,12 +44,13 @@ class Told:
         self._tenure = ("", 0)
 
     def held(self, born: str, fence: int) -> None:
-        """Take note of the lease. Who has not had it all the while does not know what is open: another may have told its end.
+        """Take note of the lease, whoever has it. Who has not had it all the while does not know what is open: another may have told its end.
 
-        In a Redis that has lost its data the channel is born anew, and nobody has told anything there that does not stand in its stream.
+        In a Redis that has lost its data the channel is born anew, in one from before the fence goes back. There nobody has told anything
+        that does not stand in the stream.
         """
         born_before, fence_before = self._tenure
-        if born != born_before:
+        if born != born_before or fence < fence_before:
             self.inherits = _LOOKS if self._open else 0
         elif fence != fence_before and not self.inherits:
             self._open.clear()
@@ -110,16 +111,19 @@ class Told:
 
 
 def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
-    """Put incidents back, and end those in whose place another one is open. Return how many that were."""
+    """Put incidents back, and end those in whose place another one is open. Return how many that were.
+
+    Their flips stand in the stream again, for the topic: it has never had them.
+    """
     judged = verdicts.judged([source_of(flip) for flip in lost if flip.to == DOWN])
     kept = verdicts.blind_kept()
     gone = [flip for flip in lost if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
     verdicts.restore(*incidents.reopened(gone))
-    ended = []
+    said = [*gone]
     for flip in lost:
         if flip.to == BLIND and kept is not None and Blindness.parse(kept).incident != flip.incident:
-            ended.append(incidents.replaced(flip, now_ms))
+            said.append(incidents.replaced(flip, now_ms))
         elif flip.to == DOWN and judged.get(source_of(flip), flip.deadline_ms) != flip.deadline_ms:
-            ended.append(incidents.superseded(flip, judged[source_of(flip)]))
-    verdicts.say([(msgspec.json.encode(flip), now_ms) for flip in ended])
-    return len(gone) + len(ended)
+            said.append(incidents.superseded(flip, judged[source_of(flip)]))
+    verdicts.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in said])
+    return len(said)
