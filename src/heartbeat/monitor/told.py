@@ -44,10 +44,10 @@ class Told:
         self._tenure = ("", 0)
 
     def held(self, born: str, fence: int) -> None:
-        """Take note of the lease, whoever has it. Who has not had it all the while does not know what is open: another may have told its end.
+        """Take note of the lease, whoever has it. Who has not had it all the while does not know what is open.
 
-        In a Redis that has lost its data the channel is born anew, in one from before the fence goes back. There nobody has told anything
-        that does not stand in the stream.
+        Another may have told its end. But in a Redis that has lost its data the channel is born anew, in one from before the fence goes
+        back, and there nobody has told anything that does not stand in the stream.
         """
         born_before, fence_before = self._tenure
         if born != born_before or fence < fence_before:
