@@ -121,6 +121,7 @@ class Index:
         """Have a source say goodbye."""
         now = self.now()
         self.connection.calls(("ZADD", self.keys.gone, now, source), ("ZREM", self.keys.deadlines, source))
+        self.connection.call("HSET", self.keys.status, source, msgspec.json.encode({"at_ms": now, "status": "bye"}))
         return now
 
     def down(self) -> dict[str, int]:

@@ -63,6 +63,10 @@ def up(source: str, **more: Any) -> Flip:
             flip("pipeline:pumps", "SIGHTED", down_ms=0, message="Redis has lost its data. 3 source(s) are forgotten"),
             "SIGHTED pumps: Redis has lost its data. 3 source(s) are forgotten.",
         ),
+        (
+            flip("p", "PAUSED", "bye", at_ms=T, down_ms=13_000, message="is watched no more"),
+            "PAUSED p: is watched no more since 14:03:12 UTC; was down 13 s. Connector pumps.",
+        ),
         (flip("p", "NEW\n", "x", at_ms=T), "NEW\\n p: beats again since 14:03:12 UTC. Connector pumps."),
         (
             down("p", last_beat_ms=T - 86_400_000),

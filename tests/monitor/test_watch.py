@@ -284,7 +284,7 @@ def test_a_goodbye_while_down_ends_the_incident(index: Index, monitor: Monitor) 
     index.beat("pump", at=-90_000)
     monitor.tick(2)
     assert index.told() == [("pump", "DOWN", "silence"), ("pump", "PAUSED", "bye")]
-    assert index.flips()[1].at_ms == gone
+    assert (index.flips()[1].at_ms, index.flips()[1].message) == (gone, "")
 
 
 def declared(*sources: str) -> settings.Settings:
@@ -500,6 +500,7 @@ def test_one_that_was_never_seen_is_missed_again_when_it_is_declared_again(index
     declare(since=0)
     declare("pump", since=-70_000)
     assert index.told() == [("pump", "DOWN", "never_seen"), ("pump", "PAUSED", "bye"), ("pump", "DOWN", "never_seen")]
+    assert (index.flips()[1].message, index.flips()[1].missed) == ("is watched no more", None)
     assert len({flip.incident for flip in index.flips()}) == 2
 
 
@@ -518,5 +519,6 @@ def test_who_is_down_is_let_go_of_with_the_index_or_for_room_and_its_incident_en
     partitions.claim("two", TTL, "token", [])
     monitor.tick(2)
     assert sorted(index.told()[4:]) == [("job", "PAUSED", "bye"), ("renamed", "PAUSED", "bye")]
+    assert {flip.message for flip in index.flips()[3:]} == {"is watched no more"}
     assert index.down() == {}
     assert index.connection.call("EXISTS", index.keys.gone) == 0

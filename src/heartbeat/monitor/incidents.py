@@ -67,6 +67,11 @@ def said_goodbye(judged: Judged, at_ms: int) -> Flip:
     return _ended(judged, flips.PAUSED, flips.BYE, at_ms)
 
 
+def let_go(judged: Judged, at_ms: int) -> Flip:
+    """Return what is stored when a source that was down is watched no more: declared no longer, or of topics or a template of before."""
+    return msgspec.structs.replace(said_goodbye(judged, at_ms), message="is watched no more", missed=None)
+
+
 def went_blind(connector: str, blindness: Blindness) -> Flip:
     """Return what is stored when nothing can be concluded from silence any more."""
     text = f"{blindness.stage}: {blindness.message}"

@@ -140,11 +140,11 @@ def _sentence(flip: Flip, never_told: bool) -> str:
     if flip.to == DOWN:
         return f"DOWN {who}: {_why_down(flip, said)}.{tail}"
     missed = f", at least {flip.missed:,} {'beat' if flip.missed == 1 else 'beats'} missed" if flip.missed else ""
-    ending = "said goodbye" if flip.reason == BYE else "is up again"
+    ending = (said or "said goodbye") if flip.reason == BYE else "is up again"
     if never_told:
         return f"{who} was down{f' for {lasted}' if lasted else ''} and {ending}{missed}.{tail}"
     was = f"; was down {lasted}{missed}" if lasted else ""
-    since = "said goodbye at" if flip.reason == BYE else "beats again since"
+    since = (f"{said} since" if said else "said goodbye at") if flip.reason == BYE else "beats again since"
     return f"{_name(flip.to)} {who}: {since} {_time(flip.at_ms, flip)}{was}.{tail}"
 
 

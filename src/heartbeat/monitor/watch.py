@@ -254,7 +254,7 @@ class Watch:
             cases = []
             for source, at_ms in part.items():
                 watched = replace(self._watched(turn, source, at_ms, infos), failed=True)
-                flip = incidents.failed(watched, _message(statuses.get(source)))
+                flip = incidents.failed(watched, _said(statuses.get(source)).message)
                 cases.append(Case(FAIL, source, at_ms, at_ms, _FAIL_FRESH_MS, _json(flip)))
             self._judge(turn, cases)
 
@@ -284,15 +284,17 @@ class Watch:
                 self._close(turn, found[first : first + _AT_ONCE])
 
     def _close(self, turn: _Turn, returned: Sequence[Returned]) -> None:
-        names = [one.source for one in returned]
-        infos = self._index.infos(names)
+        infos = self._index.infos([one.source for one in returned])
+        statuses = self._index.statuses([one.source for one in returned if one.gone_ms is not None])
         closings = []
         for one in returned:
             watched = self._watched(turn, one.source, one.judged_ms, infos)
             watched = replace(watched, failed=one.failed, beaten=one.failed or one.source in infos)
             beat_ms = watched.last_beat_ms if one.deadline_ms is None else one.deadline_ms - watched.ttl_ms
-            recovered, bye = incidents.recovered(watched, beat_ms), incidents.said_goodbye(watched, one.gone_ms or beat_ms)
-            closings.append(Closing(one, _json(recovered), _json(bye)))
+            # Who leaves without a word was taken out of the index by others.
+            left = incidents.said_goodbye if _said(statuses.get(one.source)).status == BYE else incidents.let_go
+            bye = left(watched, one.gone_ms or beat_ms)
+            closings.append(Closing(one, _json(incidents.recovered(watched, beat_ms)), _json(bye)))
         outcomes = self._index.recover(self._terms(turn), closings)
         self._stored = self._stored or RECOVERED in outcomes or BYE in outcomes
 
@@ -325,11 +327,12 @@ def _after_ms(kept: bytes) -> int:
 class _Said(msgspec.Struct):
     """What is read of a source's newest signal."""
 
+    status: str = ""
     message: str = ""
 
 
-def _message(status: bytes | None) -> str:
+def _said(status: bytes | None) -> _Said:
     try:
-        return msgspec.json.decode(status or b"{}", type=_Said).message
+        return msgspec.json.decode(status or b"{}", type=_Said)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
+        return _Said()
