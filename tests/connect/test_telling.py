@@ -54,6 +54,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     yield made
     ListeningSink.gate.set()
     assert made.herder.shut_down(PATIENCE_S)
+    if (thread := made.herder._telling._thread) is not None:
+        thread.join(PATIENCE_S)  # or what hung in this test would be heard in the next one
+        assert not thread.is_alive()
 
 
 def made_of(plugin: type[CollectingSink]) -> World:
