@@ -204,14 +204,14 @@ def test_who_is_down_on_just_what_has_ended_is_let_go_of(connection: Connection)
     assert index.judged(list(judged)) == {"again": 6}
 
 
-def test_the_incidents_of_a_stream_are_read_page_by_page(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_keys_of_a_stream_are_read_page_by_page(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "_SAID_AT_ONCE", 3)
     index = Verdicts(connection, "c")
-    assert index.incidents() == set()
+    assert index.flip_keys() == set()
     for number in range(7):
-        index.say([(b'{"incident":"%d"}' % number, 1)])
+        index.say([(b'{"key":"%d:UP"}' % number, 1)])
     index.say([(b"garbage", 1), (b"{}", 1)])
-    assert index.incidents() == {str(number) for number in range(7)}
+    assert index.flip_keys() == {f"{number}:UP" for number in range(7)}
 
 
 def test_that_a_redis_was_given_what_is_remembered_goes_with_its_data(connection: Connection) -> None:

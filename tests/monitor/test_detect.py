@@ -226,6 +226,26 @@ def test_who_looks_after_another_has_told_something_waits_for_memory_all_the_sam
     assert {flip.incident for flip in index.flips()} == {down[0].incident}
 
 
+def test_who_hears_of_a_loss_late_puts_nothing_behind_what_came_since(index: Index, monitor: Monitor, connection: Connection) -> None:
+    """Another monitor has brought it back and gone on: told again, an end would stand behind the next beginning, in the topic too."""
+    late = Monitor(connection, "late")
+    monitor.kafka.memory = late.kafka.memory = {}
+    index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(2)
+    late.tick(2)
+    down = open_flips(index)
+    lose(connection)
+    monitor.kafka.memory = late.kafka.memory = {"pumps": down}
+    index.beat("pump")
+    index.prove()
+    monitor.tick(2)
+    assert index.told() == [DOWN, UP]
+    late.tick(2)
+    assert index.told() == [DOWN, UP]
+    assert index.down() == {}
+
+
 def test_an_incident_that_had_ended_is_not_open_again_in_a_redis_from_before(
     index: Index, monitor: Monitor, connection: Connection
 ) -> None:

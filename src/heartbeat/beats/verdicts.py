@@ -222,13 +222,13 @@ class Verdicts:
         """Note that this Redis has been given what is remembered beyond it."""
         self._connection.call("SET", self.keys.remembered, now_ms)
 
-    def incidents(self) -> set[str]:
-        """Return the incidents of which the stream of flips has anything."""
+    def flip_keys(self) -> set[str]:
+        """Return the keys of all flips that stand in the stream."""
         found, begin = set(), "-"
         while True:
             page = self._connection.call("XRANGE", self.keys.flips, begin, "+", "COUNT", _SAID_AT_ONCE)
             for id_, words in page:
-                found.add(_incident(dict(zip(words[::2], words[1::2], strict=True)).get(b"flip", b"")))
+                found.add(_key(dict(zip(words[::2], words[1::2], strict=True)).get(b"flip", b"")))
                 begin = f"({_text(id_)}"
             if len(page) < _SAID_AT_ONCE:
                 return found - {""}
@@ -304,13 +304,13 @@ def _forget_monitors(connection: Connection, monitor: str) -> None:
         connection.call("HDEL", MONITORS, *old)
 
 
-class _OfIncident(msgspec.Struct):
-    incident: str = ""
+class _Keyed(msgspec.Struct):
+    key: str = ""
 
 
-def _incident(flip: bytes) -> str:
+def _key(flip: bytes) -> str:
     try:
-        return msgspec.json.decode(flip, type=_OfIncident).incident
+        return msgspec.json.decode(flip, type=_Keyed).key
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
 

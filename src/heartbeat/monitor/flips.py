@@ -90,6 +90,16 @@ def key_of(incident: str, to: str) -> str:
     return f"{incident}:{to}"
 
 
+def incident_in(key: str) -> str:
+    """Return the incident of a flip's key."""
+    return key.partition(":")[0]
+
+
+def opens(key: str) -> bool:
+    """Tell whether the flip of this key opens its incident."""
+    return key.partition(":")[2] in OPENING
+
+
 def pipeline_of(connector: str) -> str:
     """Return the source under which a connector's pipeline is spoken of."""
     return _PIPELINE + connector

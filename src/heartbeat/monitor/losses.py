@@ -16,7 +16,7 @@ from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Reading, Verdicts
 from heartbeat.errors import ConnectError
 from heartbeat.monitor import incidents
-from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.flips import Flip, incident_in, opens
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +117,15 @@ class Losses:
             self._index.say([(msgspec.json.encode(incidents.forgotten(self._connector, before.down, before_ms)), now_ms)])
 
     def _bring_back(self, flips: Sequence[Flip], now_ms: int) -> None:
-        self._index.restore(*incidents.reopened(flips))
-        self._index.let_go(incidents.ended(flips))
+        # Another monitor may have done it since, and gone on: what it has told must not be told again behind what came after it.
+        here = self._index.flip_keys() if flips else set()
+        ended = {incident_in(key) for key in here if not opens(key)}
+        lost = [flip for flip in flips if flip.key not in here and flip.incident not in ended]
+        self._index.restore(*incidents.reopened(flip for flip in flips if flip.incident not in ended))
+        self._index.let_go(incidents.ended(lost))
         # Whether a channel had them nobody knows: they are told again, under the same keys.
-        lately = [flip for flip in flips if (flip.detected_ms or 0) > now_ms - LATELY_MS]
+        lately = [flip for flip in lost if (flip.detected_ms or 0) > now_ms - LATELY_MS]
         self._index.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in lately])
         self._index.remembered(now_ms)
-        if flips:
-            log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", len(flips), self._connector)
+        if lost:
+            log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", len(lost), self._connector)

@@ -16,7 +16,7 @@ from heartbeat.beats.outbox import Outbox
 from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Verdicts
 from heartbeat.monitor import incidents
-from heartbeat.monitor.flips import BLIND, DOWN, Flip, source_of
+from heartbeat.monitor.flips import BLIND, DOWN, Flip, incident_in, source_of
 from heartbeat.monitor.vision import Blindness
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Told:
     def _lost(self, verdicts: Verdicts, sent: Sequence[Sent]) -> list[Flip]:
         """Return the flips that do not stand where they stood. In a new Redis, those of whose incidents nothing stands there."""
         if self.inherits:
-            known = verdicts.incidents()
+            known = {incident_in(key) for key in verdicts.flip_keys()}
             return [one.flip for one in sent if one.flip.incident not in known]
         stands = verdicts.has_flips([one.id for one in sent])
         return [one.flip for one, stand in zip(sent, stands, strict=True) if not stand]
