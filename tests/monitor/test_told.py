@@ -213,3 +213,28 @@ def test_a_redis_from_before_gets_back_what_was_told_since(scene: Scene, connect
     scene.settle()
     assert scene.index.down() == {"pump": judged}
     assert [flip.key for flip in scene.index.flips()] == [down.key]
+
+
+def test_what_was_told_to_have_ended_is_not_open_in_a_redis_that_lacks_its_end(scene: Scene, connection: Connection) -> None:
+    """Not even the topic had it: its next silence would pass for the same one."""
+    down = scene.index.down()
+    scene.index.beat("pump")
+    scene.monitor.tick()
+    (up,) = scene.deliver()
+    connection.call("FLUSHALL")
+    connection.call("ZADD", scene.index.keys.down, down["pump"], "pump")  # as the topic remembers it
+    scene.index.claim()
+    scene.settle()
+    assert scene.index.down() == {}
+    assert [flip.key for flip in scene.index.flips()] == [up.key]
+    scene.settle()
+    assert len(scene.index.flips()) == 1
+
+
+def test_an_end_whose_entry_was_cut_is_not_told_again_and_again(scene: Scene, connection: Connection) -> None:
+    scene.index.beat("pump")
+    scene.monitor.tick()
+    scene.deliver()
+    connection.call("DEL", scene.index.keys.flips)
+    scene.settle()
+    assert scene.index.flips() == []

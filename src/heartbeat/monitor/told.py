@@ -1,6 +1,7 @@
-"""What a channel was told, held against what Redis holds: who was told that an incident is open must hear of its end.
+"""What a channel was told, held against what Redis holds: who was told that an incident is open must hear of its end, and of the next one.
 
-A verdict may be lost with its Redis after a channel had it and before the topic did. Then nobody would ever end it, but for this.
+A verdict may be lost with its Redis after a channel had it and before the topic did. Then nobody would ever end it, but for this; and what
+has ended, but is open again in a Redis from before, would hide the next silence.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from heartbeat.beats.outbox import Outbox
 from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Verdicts
 from heartbeat.monitor import incidents
-from heartbeat.monitor.flips import BLIND, DOWN, Flip, incident_in, source_of
+from heartbeat.monitor.flips import BLIND, DOWN, Flip, incident_in, opens, source_of
 from heartbeat.monitor.vision import Blindness
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Told:
         self.inherits = 0
         """How often it is still to be looked whether a Redis that has lost its data knows what the channel knows: also if another monitor
         delivers to it now."""
-        self._open: OrderedDict[str, Sent] = OrderedDict()
+        self._unrecorded: OrderedDict[str, Sent] = OrderedDict()
         self._tenure = ("", 0)
 
     def held(self, born: str, fence: int) -> None:
@@ -51,9 +52,9 @@ class Told:
         """
         born_before, fence_before = self._tenure
         if born != born_before or fence < fence_before:
-            self.inherits = _LOOKS if self._open else 0
+            self.inherits = _LOOKS if self._unrecorded else 0
         elif fence != fence_before and not self.inherits:
-            self._open.clear()
+            self._unrecorded.clear()
         self._tenure = (born, fence)
 
     def note(self, sent: Iterable[Sent]) -> None:
@@ -62,19 +63,19 @@ class Told:
             incident = one.flip.incident
             self.keys[incident] = one.flip.key
             self.keys.move_to_end(incident)
-            self._open.pop(incident, None)
-            if one.flip.opens and one.id:
-                self._open[incident] = one
-        for kept in (self.keys, self._open):
+            self._unrecorded.pop(incident, None)
+            if one.id:
+                self._unrecorded[incident] = one
+        for kept in (self.keys, self._unrecorded):
             while len(kept) > _MOST:
                 kept.popitem(last=False)
 
     def recorded(self, outbox: Outbox, recorder: str) -> None:
         """Leave to the topic of flips what it has got: after a loss it comes back from there."""
-        if self._open and not self.inherits:
+        if self._unrecorded and not self.inherits:
             at = outbox.positions(recorder)
-            self._open = OrderedDict(
-                (incident, one) for incident, one in self._open.items() if order(one.id) > order(at.get(one.flip.connector, "0-0"))
+            self._unrecorded = OrderedDict(
+                (incident, one) for incident, one in self._unrecorded.items() if order(one.id) > order(at.get(one.flip.connector, "0-0"))
             )
 
     def settle(self, outbox: Outbox, now_ms: int) -> None:
@@ -84,7 +85,7 @@ class Told:
             ConnectError: as ``Verdicts`` does.
         """
         by_connector: dict[str, list[Sent]] = {}
-        for one in self._open.values():
+        for one in self._unrecorded.values():
             by_connector.setdefault(one.flip.connector, []).append(one)
         there = by_connector.keys() & outbox.connectors()
         for connector in there:
@@ -96,31 +97,35 @@ class Told:
         # After a loss, no monitor may have put back the names of connectors yet. Else one that is away was deleted.
         looks_left = self.inherits - 1 if self.inherits and there != by_connector.keys() else 0
         if not self.inherits:
-            self._open = OrderedDict((incident, one) for incident, one in self._open.items() if one.flip.connector in there)
+            self._unrecorded = OrderedDict((incident, one) for incident, one in self._unrecorded.items() if one.flip.connector in there)
         elif not looks_left:
-            self._open.clear()  # they stand in Redis again, or have ended there
+            self._unrecorded.clear()  # they stand in Redis again, or have ended there
         self.inherits = looks_left
 
     def _lost(self, verdicts: Verdicts, sent: Sequence[Sent]) -> list[Flip]:
-        """Return the flips that do not stand where they stood. In a new Redis, those of whose incidents nothing stands there."""
+        """Return the flips that do not stand where they stood. In a new Redis, those that have no place there by now."""
         if self.inherits:
-            known = {incident_in(key) for key in verdicts.flip_keys()}
-            return [one.flip for one in sent if one.flip.incident not in known]
-        stands = verdicts.has_flips([one.id for one in sent])
-        return [one.flip for one, stand in zip(sent, stands, strict=True) if not stand]
+            here = verdicts.flip_keys()
+            ended = {incident_in(key) for key in here if not opens(key)}
+            return [one.flip for one in sent if one.flip.key not in here and one.flip.incident not in ended]
+        opened = [one for one in sent if one.flip.opens]
+        stands = verdicts.has_flips([one.id for one in opened])
+        return [one.flip for one, stand in zip(opened, stands, strict=True) if not stand]
 
 
 def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
-    """Put incidents back, and end those in whose place another one is open. Return how many that were.
+    """Put incidents back that were open, let go of those that had ended, and end those in whose place another one is open.
 
-    Their flips stand in the stream again, for the topic: it has never had them.
+    Their flips stand in the stream again, for the topic: it has never had them. Return how many that were.
     """
-    judged = verdicts.judged([source_of(flip) for flip in lost if flip.to == DOWN])
+    opened, ends = [flip for flip in lost if flip.opens], [flip for flip in lost if not flip.opens]
+    judged = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN])
     kept = verdicts.blind_kept()
-    gone = [flip for flip in lost if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
+    gone = [flip for flip in opened if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
     verdicts.restore(*incidents.reopened(gone))
-    said = [*gone]
-    for flip in lost:
+    verdicts.let_go(incidents.ended(ends))
+    said = [*gone, *ends]
+    for flip in opened:
         if flip.to == BLIND and kept is not None and Blindness.parse(kept).incident != flip.incident:
             said.append(incidents.replaced(flip, now_ms))
         elif flip.to == DOWN and judged.get(source_of(flip), flip.deadline_ms) != flip.deadline_ms:
