@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.beats.parts import P0, P1, Message, everything, now_ms
 from tests.beats.worlds import Faults, World, expected, world
@@ -120,6 +120,11 @@ def judged(found: dict[str, Any]) -> dict[str, Any]:
 
 
 @EXAMPLES
+@example(
+    [*[("a", 0, 0, None, "")] * 23, ("b", 0, 0, None, ""), ("b", 0, 1, None, "")],
+    [("turn", 0, 1), ("turn", 0, 1), ("turn", 0, 2), ("turn", 0, 1)],
+    {2: "crash", 4: "crash", 13: "crash", 18: "refuse"},  # the third task dies when it has kept b's ttl, and not yet its deadline
+)
 @given(st.lists(said, max_size=25), steps, plans("crash", "refuse", "lose"))
 def test_one_task_that_crashes_anywhere_ends_where_no_fault_would(
     place: Server, records: list[Said], how: list[tuple[str, int, int]], plan: dict[int, str]

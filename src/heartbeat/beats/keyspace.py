@@ -154,10 +154,13 @@ class Keyspace:
                 self._connection.send(packing.command("HSET", self.keys.info, ((source, infos[source].packed()) for source in chunk)))
                 raised(self._connection.replies(1)[0])
 
-    def add_infos(self, infos: Mapping[str, Info]) -> None:
-        """Keep these where nothing is kept yet: another task may have been first."""
+    def add_infos(self, infos: Mapping[str, Info]) -> list[str]:
+        """Keep these where nothing is kept yet; return where something is: another task was first, or one that died before it went on."""
+        kept: list[str] = []
         for chunk in _chunks(infos):
-            self._connection.calls(*(("HSETNX", self.keys.info, source, infos[source].packed()) for source in chunk))
+            replies = self._connection.calls(*(("HSETNX", self.keys.info, source, infos[source].packed()) for source in chunk))
+            kept += [source for source, new in zip(chunk, replies, strict=True) if not new]
+        return kept
 
     def retime(self, beats: Mapping[str, int], ttls_ms: Mapping[str, int], unknown: Info) -> dict[str, tuple[int, int]]:
         """Move deadlines of sources whose ttl is another now. Return (deadline, ttl) as they stand then, by source."""

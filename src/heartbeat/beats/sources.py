@@ -251,6 +251,8 @@ class Sources:
         first_seen = self._look_up(unknown)
         if first_seen and (self.indexed or 0) + len(first_seen) > self._limits.most:
             first_seen, fresh = self._fit(list(first_seen), fresh, now_ms)
+        if first_seen and ttls_ms:
+            first_seen = self._keep_own_ttls(first_seen, fresh, ttls_ms)
         retimed = self._changed_ttls(fresh, ttls_ms, first_seen) if self._ttls_ms or ttls_ms else {}
         plain = {source: beat for source, beat in fresh.items() if source not in retimed} if retimed else fresh
         own_ttls = {source: ttl for source, ttl in ttls_ms.items() if source in plain} if ttls_ms else {}
@@ -258,7 +260,6 @@ class Sources:
             self._retime(fresh, retimed, now_ms)
         if first_seen:
             self._strangers.extend(first_seen)
-            self._keep_own_ttls(first_seen, fresh, own_ttls)
         if plain:
             if ready.packed is None or ready.beats is None or plain is not ready.fresh or self._ttls_ms:
                 beats = self._split(plain, own_ttls, unknown, now_ms)
@@ -267,12 +268,14 @@ class Sources:
                 self._send_plain(plain, ready.beats, ready.packed, now_ms)
         self.counts.applied += len(fresh)
 
-    def _keep_own_ttls(self, first_seen: Collection[str], fresh: Mapping[str, int], ttls_ms: Mapping[str, int]) -> None:
-        default, strangers = self._limits.ttl_ms, set(first_seen) if ttls_ms else set[str]()
+    def _keep_own_ttls(self, first_seen: Collection[str], fresh: Mapping[str, int], ttls_ms: Mapping[str, int]) -> Collection[str]:
+        """Keep the ttls of those that bring one; return who is new all the same, without those of whom one was kept already."""
+        default, strangers = self._limits.ttl_ms, set(first_seen)
         own = {source: ttl for source, ttl in ttls_ms.items() if ttl != default and source in strangers}
-        if own:
-            self._keyspace.add_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
-            self._ttls_ms |= own
+        kept = self._keyspace.add_infos({source: Info(fresh[source], ttl) for source, ttl in own.items()})
+        infos = self._keyspace.read_infos(kept)
+        self._ttls_ms |= own | {source: infos[source].ttl_ms if source in infos else default for source in kept}
+        return [source for source in first_seen if source not in infos] if infos else first_seen
 
     def _look_up(self, unknown: Collection[str]) -> Collection[str]:
         """Return which of these sources nobody has seen before, having learnt what is kept of the others."""
