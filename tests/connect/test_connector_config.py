@@ -244,7 +244,7 @@ KEYS = st.sampled_from([*FRAMEWORK, *(key.name for key in HeartbeatSink.CONFIG),
 
 @given(st.dictionaries(KEYS, st.none() | st.text() | st.sampled_from(["1", "true", "t", STRINGS])))
 def test_any_config_is_judged_without_an_exception_and_described_with_as_many_errors(given: dict[str, Any]) -> None:
-    validation = check({key: text for key, text in given.items() if key != "connector.plugin.version"})
+    validation = check({key: text for key, text in given.items() if not key.endswith("plugin.version")})
     described = validation.describe()
     assert described["error_count"] == len(validation.errors) == sum(len(one["value"]["errors"]) for one in described["configs"])
 
