@@ -12,8 +12,12 @@ from heartbeat.beats import keys
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.outbox import Outbox
+from heartbeat.monitor import incidents
 from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips import Flip
+from heartbeat.monitor.incidents import Judged
+from heartbeat.monitor.rules import Rules
+from heartbeat.monitor.settings import Settings
 from heartbeat.monitor.told import Sent, Told
 from heartbeat.monitor.vision import Blindness
 
@@ -238,3 +242,71 @@ def test_an_end_whose_entry_was_cut_is_not_told_again_and_again(scene: Scene, co
     connection.call("DEL", scene.index.keys.flips)
     scene.settle()
     assert scene.index.flips() == []
+
+
+def test_what_was_put_back_is_put_back_again_until_the_topic_has_it(scene: Scene, connection: Connection) -> None:
+    judged = scene.index.down()["pump"]
+    for _ in range(2):
+        connection.call("FLUSHALL")
+        scene.index.claim()
+        scene.settle()
+        assert scene.index.down() == {"pump": judged}
+
+
+def test_of_two_incidents_of_a_source_that_were_lost_the_older_one_has_ended(scene: Scene, connection: Connection) -> None:
+    (older,) = scene.index.flips()
+    judged = scene.index.down()["pump"]
+    newer = incidents.silent(Judged("pumps", "pump", judged + 30_000, TTL, Rules(Settings()).of("pumps", "pump")))
+    scene.told.note([Sent(newer, "7-0")])
+    connection.call("FLUSHALL")
+    scene.index.claim()
+    scene.settle()
+    assert scene.index.down() == {"pump": judged + 30_000}
+    assert [(flip.incident, flip.to) for flip in scene.index.flips()] == [(newer.incident, "DOWN"), (older.incident, "UP")]
+
+
+def test_what_was_lost_before_the_topic_had_it_is_not_taken_for_recorded_by_what_came_in_its_place(
+    scene: Scene, connection: Connection
+) -> None:
+    judged = scene.index.down()["pump"]
+    connection.call("DEL", scene.index.keys.flips, scene.index.keys.down)  # a Redis from before, by the same fence
+    wait_for_another_ms(scene.index)
+    newest = connection.call("XADD", scene.index.keys.flips, "*", "flip", "{}")
+    connection.call("HSET", keys.channel("kafka:flips"), "at:pumps", newest)
+    scene.told.recorded(scene.outbox, "kafka:flips")
+    scene.settle()
+    assert scene.index.down() == {"pump": judged}
+
+
+def test_what_the_topic_had_and_has_no_more_ends_when_everybody_had_time_to_bring_it_back(scene: Scene, connection: Connection) -> None:
+    """It ended before the loss, and that waited for its channel; something newer of its source is all that the topic remembers."""
+    connection.call("HSET", keys.channel("kafka:flips"), "at:pumps", connection.call("XREVRANGE", scene.index.keys.flips, "+", "-")[0][0])
+    scene.told.recorded(scene.outbox, "kafka:flips")
+    connection.call("FLUSHALL")
+    scene.index.claim()
+    connection.call("SET", scene.index.keys.remembered, 1)
+    scene.settle()
+    assert scene.index.flips() == []
+    while scene.told.inherits:
+        scene.settle()
+    assert scene.index.told() == [("pump", "UP", "recovered")]
+
+
+def test_what_the_topic_had_and_brought_back_is_open(scene: Scene, connection: Connection) -> None:
+    judged = scene.index.down()["pump"]
+    connection.call("HSET", keys.channel("kafka:flips"), "at:pumps", connection.call("XREVRANGE", scene.index.keys.flips, "+", "-")[0][0])
+    scene.told.recorded(scene.outbox, "kafka:flips")
+    connection.call("FLUSHALL")
+    scene.index.claim()
+    connection.calls(("SET", scene.index.keys.remembered, 1), ("ZADD", scene.index.keys.down, judged, "pump"))
+    scene.settle()
+    while scene.told.inherits:
+        scene.settle()
+    assert scene.index.flips() == []
+    assert scene.index.down() == {"pump": judged}
+
+
+def wait_for_another_ms(index: Index) -> None:
+    begun_ms = index.now()
+    while index.now() == begun_ms:
+        pass

@@ -27,7 +27,7 @@ _LOOKS: Final = 10
 
 
 class Sent(NamedTuple):
-    """A flip that a channel has, and the id of its entry in the stream; empty where it stood in none."""
+    """A flip that a channel has, and the id of its entry in the stream; empty where it stood in none, or the topic of flips has it."""
 
     flip: Flip
     id: str
@@ -41,7 +41,8 @@ class Told:
         self.inherits = 0
         """How often it is still to be looked whether a Redis that has lost its data knows what the channel knows: also if another monitor
         delivers to it now."""
-        self._unrecorded: OrderedDict[str, Sent] = OrderedDict()
+        self._kept: OrderedDict[str, Sent] = OrderedDict()
+        """What begins an incident, until its end was told, and what ends one, until the topic of flips has it."""
         self._tenure = ("", 0)
 
     def held(self, born: str, fence: int) -> None:
@@ -52,9 +53,9 @@ class Told:
         """
         born_before, fence_before = self._tenure
         if born != born_before or fence < fence_before:
-            self.inherits = _LOOKS if self._unrecorded else 0
+            self.inherits = _LOOKS if self._kept else 0
         elif fence != fence_before and not self.inherits:
-            self._unrecorded.clear()
+            self._kept.clear()
         self._tenure = (born, fence)
 
     def note(self, sent: Iterable[Sent]) -> None:
@@ -63,20 +64,30 @@ class Told:
             incident = one.flip.incident
             self.keys[incident] = one.flip.key
             self.keys.move_to_end(incident)
-            self._unrecorded.pop(incident, None)
+            self._kept.pop(incident, None)
             if one.id:
-                self._unrecorded[incident] = one
-        for kept in (self.keys, self._unrecorded):
+                self._kept[incident] = one
+        for kept in (self.keys, self._kept):
             while len(kept) > _MOST:
                 kept.popitem(last=False)
 
     def recorded(self, outbox: Outbox, recorder: str) -> None:
         """Leave to the topic of flips what it has got: after a loss it comes back from there."""
-        if self._unrecorded and not self.inherits:
-            at = outbox.positions(recorder)
-            self._unrecorded = OrderedDict(
-                (incident, one) for incident, one in self._unrecorded.items() if order(one.id) > order(at.get(one.flip.connector, "0-0"))
-            )
+        if not self._kept or self.inherits:
+            return
+        at = outbox.positions(recorder)
+        passed: dict[str, list[Sent]] = {}
+        for one in self._kept.values():
+            if one.id and order(one.id) <= order(at.get(one.flip.connector, "0-0")):
+                passed.setdefault(one.flip.connector, []).append(one)
+        for connector, some in passed.items():
+            if not all(outbox.index(connector).has_flips([one.id for one in some])):
+                self.inherits = _LOOKS  # what the topic has came in its place: this is a Redis from before
+                return
+            for one in some:
+                del self._kept[one.flip.incident]
+            # Its end may be lost, and something newer of its source be all that the topic remembers.
+            self._kept |= {one.flip.incident: Sent(one.flip, "") for one in some if one.flip.opens}
 
     def settle(self, outbox: Outbox, now_ms: int) -> None:
         """Bring back what is told to be open, and was lost with its flip; end what was judged anew instead.
@@ -85,21 +96,27 @@ class Told:
             ConnectError: as ``Verdicts`` does.
         """
         by_connector: dict[str, list[Sent]] = {}
-        for one in self._unrecorded.values():
+        for one in self._kept.values():
             by_connector.setdefault(one.flip.connector, []).append(one)
         there = by_connector.keys() & outbox.connectors()
+        found = there == by_connector.keys()
         for connector in there:
-            verdicts = outbox.index(connector)
-            lost = self._lost(verdicts, by_connector[connector])
+            verdicts, sent = outbox.index(connector), by_connector[connector]
+            lost = self._lost(verdicts, [one for one in sent if one.id])
             mended = _mend(verdicts, lost, now_ms) if lost else 0
+            of_topic = [one for one in sent if not one.id]
+            if self.inherits == 1 and of_topic and verdicts.look(now_ms, 0).remembered:
+                mended += _end(verdicts, self._lost(verdicts, of_topic), now_ms)
+            elif of_topic:
+                found = False  # what the topic remembers comes first, and all who look have time to bring it back
             if mended:
                 log.warning("%d incident(s) of %s that were told had been lost", mended, connector)
         # After a loss, no monitor may have put back the names of connectors yet. Else one that is away was deleted.
-        looks_left = self.inherits - 1 if self.inherits and there != by_connector.keys() else 0
-        if not self.inherits:
-            self._unrecorded = OrderedDict((incident, one) for incident, one in self._unrecorded.items() if one.flip.connector in there)
-        elif not looks_left:
-            self._unrecorded.clear()  # they stand in Redis again, or have ended there
+        looks_left = self.inherits - 1 if self.inherits and not found else 0
+        if not looks_left:  # what was put back stands in the stream again, and the topic is to get it from there
+            newest = {connector: outbox.index(connector).newest_flip() for connector in there if self.inherits}
+            kept = [one for one in self._kept.values() if one.flip.connector in there]
+            self._kept = OrderedDict((one.flip.incident, Sent(one.flip, one.id and newest.get(one.flip.connector, one.id))) for one in kept)
         self.inherits = looks_left
 
     def _lost(self, verdicts: Verdicts, sent: Sequence[Sent]) -> list[Flip]:
@@ -121,8 +138,10 @@ def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
     opened, ends = [flip for flip in lost if flip.opens], [flip for flip in lost if not flip.opens]
     judged = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN])
     kept = verdicts.blind_kept()
-    gone = [flip for flip in opened if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
+    newest = {flip.source: flip for flip in opened}  # of several of a source, the others have ended
+    gone = [flip for flip in newest.values() if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
     verdicts.restore(*incidents.reopened(gone))
+    judged, kept = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN]), verdicts.blind_kept()
     verdicts.let_go(incidents.ended(ends))
     said = [*gone, *ends]
     for flip in opened:
@@ -131,4 +150,17 @@ def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
         elif flip.to == DOWN and judged.get(source_of(flip), flip.deadline_ms) != flip.deadline_ms:
             said.append(incidents.superseded(flip, judged[source_of(flip)]))
     verdicts.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in said])
+    return len(said)
+
+
+def _end(verdicts: Verdicts, told: Sequence[Flip], now_ms: int) -> int:
+    """End those of these incidents that are open no more: the topic has had them, and has something newer of their sources."""
+    judged, kept = verdicts.judged([source_of(flip) for flip in told if flip.to == DOWN]), verdicts.blind_kept()
+    said = []
+    for flip in told:
+        if flip.to == BLIND and (kept is None or Blindness.parse(kept).incident != flip.incident):
+            said.append(incidents.replaced(flip, now_ms))
+        elif flip.to == DOWN and judged.get(source_of(flip)) != flip.deadline_ms:
+            said.append(incidents.superseded(flip, judged.get(source_of(flip), now_ms)))
+    verdicts.say([(msgspec.json.encode(flip), now_ms) for flip in said])
     return len(said)
