@@ -139,17 +139,29 @@ MUTATIONS: Final = {
         "local ttl, failed = ttl_of(source) or default_ttl", "local ttl, failed = ttl_of(source) or 0"
     ),
     "date a beat by everybody's ttl": Mutation("local ttl, failed = ttl_of(source) or default_ttl", "local ttl, failed = default_ttl"),
-    "skip gone at a recovery": Mutation("if gone and gone >= (beat or last) then", "if false then"),
-    "believe any goodbye at a recovery": Mutation("if gone and gone >= (beat or last) then", "if gone then"),
-    "believe only goodbyes after the newest beat": Mutation(
-        "if gone and gone >= (beat or last) then", "if gone and gone > (beat or last) then"
+    "skip gone at a recovery": Mutation("if left or back then", "if false then"),
+    "believe any goodbye at a recovery": Mutation("local left = gone and gone >= (beat or last)", "local left = gone"),
+    "believe only goodbyes after the newest beat": Mutation("gone >= (beat or last)", "gone > (beat or last)"),
+    "stay down through a goodbye and the silence after it": Mutation("if left or back then", "if left then"),
+    "end by a goodbye from before": Mutation("gone >= last and not left", "not left"),
+    "end only by a goodbye after the last beat": Mutation("gone >= last and not left", "gone > last and not left"),
+    "look at one who came back by the monitor's clock": Mutation(
+        "and (deadline <= redis_now or (failed or 0)", "and (deadline <= now or (failed or 0)"
+    ),
+    "take whoever came back for silent": Mutation("(deadline <= redis_now or (failed or 0) >= beat)", "true"),
+    "let a fail after a goodbye pass": Mutation("or (failed or 0) >= beat)", "or false)"),
+    "let a fail pass that is the newest beat": Mutation("(failed or 0) >= beat)", "(failed or 0) > beat)"),
+    "forget the fail after a goodbye": Mutation("        redis.call('ZADD', KEYS[7], string.format('%.0f', failed), source)\n", ""),
+    "judge a fail from before the goodbye": Mutation("elseif (failed or 0) > gone then", "elseif failed then"),
+    "take the silence away of one who came back": Mutation(
+        "if left then\n        redis.call('ZREM', KEYS[2]", "if true then\n        redis.call('ZREM', KEYS[2]"
     ),
     "keep a goodbye that was delivered again": Mutation("      redis.call('ZREM', KEYS[4], source)\n", ""),
     "skip the compare of beats": Mutation("(beat <= last or deadline", "(deadline"),
     "recover on a redelivered beat": Mutation("(beat <= last or", "(beat < last or"),
-    "recover on a deadline that has passed": Mutation("deadline <= redis_now or (failed", "(failed"),
+    "recover on a deadline that has passed": Mutation("deadline <= redis_now or (failed and", "(failed and"),
     "recover on a deadline that has passed by the clock of Redis": Mutation(
-        "deadline <= redis_now or (failed", "deadline <= now or (failed"
+        "deadline <= redis_now or (failed and", "deadline <= now or (failed and"
     ),
     "recover under a fail": Mutation(" or (failed and failed >= beat)) then", ") then"),
     "stay down under any fail": Mutation("(failed and failed >= beat)", "failed"),
@@ -167,7 +179,7 @@ MUTATIONS: Final = {
     "recover without telling": Mutation("      flip(KEYS[9], ARGV[i + 3])\n", ""),
     "keep whoever said goodbye": Mutation("      redis.call('ZREM', KEYS[3], source)\n      if not heard", "      if not heard"),
     "leave the deadline of one that said goodbye": Mutation(
-        "      redis.call('ZREM', KEYS[2], source)\n      redis.call('ZREM', KEYS[3]", "      redis.call('ZREM', KEYS[3]"
+        "      if left then\n        redis.call('ZREM', KEYS[2], source)\n", "      if left then\n"
     ),
     "keep a goodbye that nobody said": Mutation("if not heard(source) then redis.call('ZREM', KEYS[4], source) end", ""),
     "forget every goodbye that ends something": Mutation(

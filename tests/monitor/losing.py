@@ -51,7 +51,6 @@ class Source:
     ttl_ms: int = TTL
     signal_ms: int = 0
     status: str = ""
-    has_left: bool = False
 
     @property
     def is_down(self) -> bool:
@@ -66,7 +65,6 @@ class Source:
             self.beat_ms, self.ttl_ms = at_ms, GONE_AT_ONCE if word == "silent" else TTL
         if word in ("fail", "bye", "ok"):
             self.signal_ms, self.status = at_ms, word
-        self.has_left = self.has_left or word == "bye"
 
 
 @dataclass(slots=True)

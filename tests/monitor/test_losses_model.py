@@ -143,15 +143,10 @@ def _turn(node: Node) -> None:
 def _words(source: Source) -> tuple[str, ...]:
     """Return what a source may say next.
 
-    Two things are left out: the script that ends incidents takes them for what they are not, also where nothing was lost. Who was DOWN,
-    leaves, comes back and is silent or fails before anybody looks is told to be PAUSED, and never DOWN again. And a fail that is replayed
-    while it is fresh opens the incident once more that its beat has ended, and hides a silence since.
+    One thing is left out: a fail that is replayed while it is fresh opens the incident once more that its beat has ended, and hides a
+    silence since.
     """
-    if source.has_left:
-        return "beat", "ok", "bye"
-    if source.status == "fail":
-        return "beat", "ok", "fail", "bye"
-    return "beat", "silent", "silent", "silent", "fail", "bye"
+    return ("beat", "ok", "fail", "bye") if source.status == "fail" else ("beat", "silent", "silent", "silent", "fail", "bye")
 
 
 @pytest.fixture

@@ -522,3 +522,16 @@ def test_who_is_down_is_let_go_of_with_the_index_or_for_room_and_its_incident_en
     assert {flip.message for flip in index.flips()[3:]} == {"is watched no more"}
     assert index.down() == {}
     assert index.connection.call("EXISTS", index.keys.gone) == 0
+
+
+def test_who_left_while_down_came_back_and_is_silent_again_is_down_again(index: Index, monitor: Monitor) -> None:
+    """Nobody looked meanwhile: the goodbye ended the first incident, the silence is another one."""
+    index.beat("pump", at=-200_000)
+    index.prove()
+    monitor.tick()
+    index.connection.call("ZADD", index.keys.gone, index.now() - 100_000, "pump")
+    beat = index.beat("pump", at=-80_000)
+    index.prove()
+    monitor.tick(3)
+    assert index.told() == [("pump", "DOWN", "silence"), ("pump", "PAUSED", "bye"), ("pump", "DOWN", "silence")]
+    assert index.down() == {"pump": beat + TTL}

@@ -141,8 +141,15 @@ for i = 5, #ARGV, 5 do
     local ttl, failed = ttl_of(source) or default_ttl, failed_at(source)
     local last = judged % 1 > 0 and math.floor(judged) or judged - ttl
     local beat = deadline and deadline - ttl
-    if gone and gone >= (beat or last) then
-      redis.call('ZREM', KEYS[2], source)
+    local left = gone and gone >= (beat or last)
+    -- Whoever left, came back, and is silent or has failed since, is in another incident, which is still to be judged.
+    local back = gone and gone >= last and not left and (deadline <= redis_now or (failed or 0) >= beat)
+    if left or back then
+      if left then
+        redis.call('ZREM', KEYS[2], source)
+      elseif (failed or 0) > gone then
+        redis.call('ZADD', KEYS[7], string.format('%.0f', failed), source)
+      end
       redis.call('ZREM', KEYS[3], source)
       if not heard(source) then redis.call('ZREM', KEYS[4], source) end -- nobody said it: it was let go of, and may come back
       flip(KEYS[9], ARGV[i + 4])
