@@ -116,6 +116,13 @@ def test_the_next_incident_of_a_source_comes_after_the_end_of_the_last() -> None
     assert collapse([down("p"), down("q"), up("p"), again], NOTHING)[0] == [down("q"), up("p"), again]
 
 
+def test_what_opens_comes_after_the_end_of_what_else_was_open() -> None:
+    """Another monitor had named it otherwise, and ends what it has told."""
+    begun, ended = flip("pipeline:pumps", "BLIND", judged=2), flip("pipeline:pumps", "SIGHTED", judged=1)
+    sent = {ended.incident: key_of(ended.incident, "BLIND")}
+    assert collapse([down("p"), begun, down("q"), ended, down("r")], sent)[0] == [down("p"), down("q"), ended, begun, down("r")]
+
+
 def test_several_are_counted_first_and_then_named() -> None:
     told = [
         up("b", down_ms=12_000),

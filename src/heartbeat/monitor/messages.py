@@ -53,7 +53,8 @@ def compose(channel: str, flips: Iterable[Flip], sent: Mapping[str, str], most: 
 def collapse(flips: Iterable[Flip], sent: Mapping[str, str]) -> tuple[list[Flip], frozenset[str]]:
     """Return each incident's latest flip, in the order in which they came, and the incidents that are over before anybody was told.
 
-    What has ended does not open again: a flip that comes once more, after a restore, changes nothing.
+    What has ended does not open again: a flip that comes once more, after a restore, changes nothing. What opens comes after the end of
+    whatever else was open of the same source: monitors may have named one blindness by two incidents.
     """
     latest: dict[str, Flip] = {}
     opened: set[str] = set()
@@ -65,6 +66,11 @@ def collapse(flips: Iterable[Flip], sent: Mapping[str, str]) -> tuple[list[Flip]
             latest.pop(flip.incident, None)  # the place of the newer one counts
             latest[flip.incident] = flip
     news = [flip for flip in latest.values() if flip.incident not in sent or (sent[flip.incident] != flip.key and not flip.opens)]
+    last_end = {(flip.connector, flip.source): index for index, flip in enumerate(news) if not flip.opens}
+    places = {
+        flip.key: max(index, last_end.get((flip.connector, flip.source), 0)) if flip.opens else index for index, flip in enumerate(news)
+    }
+    news.sort(key=lambda flip: (places[flip.key], flip.opens))
     return news, frozenset(flip.incident for flip in news if not flip.opens and flip.incident in opened - sent.keys())
 
 
