@@ -106,8 +106,8 @@ def _kc(side: Side, arguments: list[str], until: str = "") -> Outcome:
 
 
 def _states(outcome: Outcome) -> Outcome:
-    """Forget which of the two states around a restart was seen."""
-    either = re.sub("RESTARTING|RUNNING", "RUNNING or RESTARTING", json.dumps(outcome.output))
+    """Forget which of the states around a restart was seen: ours waits for its partitions in between, and says so."""
+    either = re.sub("RESTARTING|RUNNING|UNASSIGNED", "RUNNING or RESTARTING", json.dumps(outcome.output))
     return Outcome(outcome.command, outcome.code, json.loads(either), outcome.errors)
 
 
