@@ -61,8 +61,15 @@ def published(state: DemoState) -> Iterator[None]:
 def read() -> DemoState | None:
     """Return the state of the demo that was started last of those that run, or None."""
     pattern = _file("*")
-    files = sorted(pattern.parent.glob(pattern.name), key=lambda path: path.lstat().st_mtime, reverse=True)
+    files = sorted(pattern.parent.glob(pattern.name), key=_written, reverse=True)
     return next((state for path in files if (state := _living(path))), None)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # its demo ended since the directory was read
+        return 0.0
 
 
 def alive(pid: int) -> bool:
