@@ -93,6 +93,7 @@ def test_an_end_that_waits_to_be_told_is_no_loss(scene: Scene) -> None:
 def test_a_source_that_was_judged_again_meanwhile_was_up_in_between(scene: Scene) -> None:
     judged = scene.index.down()["pump"]
     scene.index.connection.call("DEL", scene.index.keys.flips)
+    wait_for_another_ms(scene.index)
     scene.index.connection.call("ZADD", scene.index.keys.down, judged + 30_000, "pump")
     scene.settle()
     (ended,) = scene.deliver()
@@ -307,6 +308,7 @@ def test_what_the_topic_had_and_brought_back_is_open(scene: Scene, connection: C
 
 
 def wait_for_another_ms(index: Index) -> None:
+    """Ids in a stream are times: one that is new, and as old as the last of the stream before it, would be taken for that."""
     begun_ms = index.now()
     while index.now() == begun_ms:
         pass
