@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.patience import patient
 
-from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.connection import Connection
 from heartbeat.embedded.redis import EmbeddedRedis
 
 # A machine that is busy must not fail a property: no time limit per example, none on making them. Failures print how to repeat them.
@@ -28,7 +29,7 @@ def opened() -> Iterator[Callable[..., Connection]]:
     with contextlib.ExitStack() as stack:
 
         def open_(host: str, port: int, **more: Any) -> Connection:
-            connection = Connection(Server(host, port, **more))
+            connection = Connection(patient(host, port, **more))
             stack.callback(connection.close)
             return connection
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.patience import patient
 from tests.test_documents import blocks, prose, rows
 
 from heartbeat.beats import console, doubts, outbox, outbox_scripts, packing, scripts, verdict_scripts, verdicts
@@ -46,7 +47,7 @@ MOVING = {"TTL"}
 def server() -> Iterator[Server]:
     """A Redis that holds what the document shows."""
     with EmbeddedRedis() as redis:
-        server = Server(redis.host, redis.port)
+        server = patient(redis.host, redis.port)
         connection = Connection(server)
         fill(Keyspace(connection, CONNECTOR), connection)
         watch(connection)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.patience import patient
 
 from heartbeat.beats import console
 from heartbeat.beats.connection import Connection, Server
@@ -27,7 +28,7 @@ NESTED = "return {1,'two',{3,{'four',5},{}},false,redis.error_reply('ERR six'),'
 @pytest.fixture(scope="module")
 def redis() -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis() as redis:
-        connection = Connection(Server(redis.host, redis.port))
+        connection = Connection(patient(redis.host, redis.port))
         connection.execute("SET", "heartbeat", "4102444800000", "PXAT", "4102444860000")  # in the year 2100
         connection.execute("SET", "text", "two words")
         connection.execute("SET", "ok", "OK")
@@ -115,19 +116,19 @@ def real(redis: EmbeddedRedis, *command: str) -> list[str]:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_reply_looks_the_same_on_a_terminal(redis: EmbeddedRedis, command: list[str]) -> None:
     expected = on_a_terminal(real(redis, *command))
-    shown, _ = console.run(Server(redis.host, redis.port), command, raw=False)
+    shown, _ = console.run(patient(redis.host, redis.port), command, raw=False)
     assert shown.replace(b"\n", b"\r\n") == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_reply_is_the_same_in_a_pipe(redis: EmbeddedRedis, command: list[str]) -> None:
     expected = subprocess.run(real(redis, *command), capture_output=True, timeout=30, check=True).stdout
-    assert console.run(Server(redis.host, redis.port), command, raw=True)[0] == expected
+    assert console.run(patient(redis.host, redis.port), command, raw=True)[0] == expected
 
 
 def test_an_error_reply_is_told_from_a_result(redis: EmbeddedRedis) -> None:
-    assert console.run(Server(redis.host, redis.port), ["INCR", "text"], raw=True)[1]
-    assert not console.run(Server(redis.host, redis.port), ["GET", "missing"], raw=True)[1]
+    assert console.run(patient(redis.host, redis.port), ["INCR", "text"], raw=True)[1]
+    assert not console.run(patient(redis.host, redis.port), ["GET", "missing"], raw=True)[1]
 
 
 def ours(redis: EmbeddedRedis, *command: str) -> list[str]:
@@ -163,7 +164,7 @@ def test_a_server_that_is_not_there_is_an_error_in_one_line() -> None:
 
 
 def test_the_database_and_the_password_can_be_given(redis: EmbeddedRedis) -> None:
-    admin = Connection(Server(redis.host, redis.port))
+    admin = Connection(patient(redis.host, redis.port))
     admin.execute("ACL", "SETUSER", "ann", "on", ">hunter2", "~*", "+@all")
     subprocess.run(
         ours(redis, "-n", "2", "--user", "ann", "-a", "hunter2", "SET", "in", "two"), check=True, capture_output=True, timeout=30

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.beats.parts import P0, P1, Message, everything, now_ms
 from tests.beats.worlds import Faults, World, expected, world
+from tests.patience import patient
 
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keyspace import Keyspace
@@ -99,7 +100,7 @@ def tail(made: World, logs: Logs) -> Logs:
 
 @pytest.fixture(scope="module")
 def place(server: EmbeddedRedis) -> Server:
-    return Server(server.host, server.port)
+    return patient(server.host, server.port)
 
 
 def found(place: Server) -> dict[str, Any]:

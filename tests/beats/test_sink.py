@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.beats.parts import P0, P1, FakeLogs, Message, batch_of, now_ms, public
+from tests.patience import PATIENT_SINK
 
 from heartbeat.beats import clock as clocks
 from heartbeat.beats import sink, sources
@@ -110,7 +111,7 @@ def bench(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[B
 
 
 def start(bench: Bench, server: EmbeddedRedis, **config: str) -> Bench:
-    given: dict[str, str | None] = {name.replace("_", "."): text for name, text in config.items()}
+    given: dict[str, str | None] = PATIENT_SINK | {name.replace("_", "."): text for name, text in config.items()}
 
     def resolve(host: str, port: int) -> tuple[str, int]:
         return (server.host, server.port) if (host, port) == COMPOSE else (host, port)

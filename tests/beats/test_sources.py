@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 from tests.beats.parts import TTL, expiry_of, now_ms, public, value_of
 from tests.beats.worlds import Breaking, Crash, Faults
+from tests.patience import patient
 
 from heartbeat.beats.beat import ALLOWED_SKEW_MS, Newest
-from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.connection import Connection
 from heartbeat.beats.keyspace import Info, Keyspace
 from heartbeat.beats.partitions import Advanced
 from heartbeat.beats.settings import Limits
@@ -32,7 +33,7 @@ def breaking(server: EmbeddedRedis) -> Callable[..., tuple[Sources, Faults]]:
 
     def made(*, command: int, kind: str) -> tuple[Sources, Faults]:
         faults = Faults({})
-        connection = Breaking(Server(server.host, server.port), faults)
+        connection = Breaking(patient(server.host, server.port), faults)
         connection.check()
         faults.commands, faults.plan = 0, {command: kind}
         return Sources(Keyspace(connection, "c"), LIMITS), faults

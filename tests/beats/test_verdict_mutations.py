@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 
 import pytest
 from tests.beats.verdict_worlds import WORLDS, Bench, Left
+from tests.patience import patient
 
 from heartbeat.beats import verdict_scripts
-from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.connection import Connection
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError
 
@@ -211,7 +212,7 @@ def test_what_a_mutation_changes_stands_in_the_scripts_once(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def bench(server: EmbeddedRedis) -> Iterator[Bench]:
-    connection = Connection(Server(server.host, server.port))
+    connection = Connection(patient(server.host, server.port))
     yield Bench(connection)
     connection.close()
 

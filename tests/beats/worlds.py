@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import redis
 from tests.beats.parts import FakeLogs, Message, batch_of
+from tests.patience import PATIENT_SINK
 
 from heartbeat.beats import connection as connections
 from heartbeat.beats import sink as sink_module
@@ -125,7 +126,8 @@ class World:
 
     def _start(self) -> HeartbeatSink:
         sink = HeartbeatSink()
-        config = sink.CONFIG.load({"redis.key": "s:${key}", "redis.ttl": str(DEFAULT_TTL_S), "heartbeat.ttl.max": "600"})
+        given = {"redis.key": "s:${key}", "redis.ttl": str(DEFAULT_TTL_S), "heartbeat.ttl.max": "600"}
+        config = sink.CONFIG.load({**given, **PATIENT_SINK})
         ends = {p: len(messages) for p, messages in self._logs.items()}
         times: dict[TopicPartition, Sequence[int]] = {p: [message.stamp for message in messages] for p, messages in self._logs.items()}
         logs = FakeLogs(ends=ends, times=times)

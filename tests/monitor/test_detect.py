@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
 import pytest
 from tests.monitor.judging import TTL, Index, Kafka, Monitor
+from tests.patience import patient
 
 from heartbeat.beats import verdicts
-from heartbeat.beats.connection import Argument, Connection, Server
+from heartbeat.beats.connection import Argument, Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import time_ms
 from heartbeat.beats.partitions import Partitions
@@ -35,18 +36,36 @@ def index(connection: Connection) -> Index:
 
 @pytest.fixture
 def monitor(server: EmbeddedRedis, connection: Connection, opened: Callable[..., Connection]) -> Monitor:
-    """A monitor with a connection of its own that does not wait for long."""
-    return Monitor(opened(server.host, server.port, timeout_s=0.3))
+    """A monitor with a connection of its own."""
+    return Monitor(opened(server.host, server.port))
 
 
 @contextmanager
-def stopped(server: EmbeddedRedis) -> Iterator[None]:
-    """Let the server answer nobody."""
+def stopped(server: EmbeddedRedis, *monitors: Monitor) -> Iterator[None]:
+    """Let the server answer nobody, and these monitors not wait for long. Before and after that whoever is late is no outage."""
     os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with ExitStack() as stack:
+            for monitor in monitors:
+                stack.enter_context(hurried(monitor.connection))
+            yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@contextmanager
+def hurried(connection: Connection) -> Iterator[None]:
+    """Have a connection wait for 0.3 s, by what it is made of: what is open stays so, as in an outage."""
+    inner: Any = connection._connection
+    patience_s = inner.socket_timeout
+    inner.socket_timeout = 0.3
+    if inner._sock is not None:
+        inner._sock.settimeout(0.3)
     try:
         yield
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        inner.socket_timeout = patience_s
+        connection.close()
 
 
 class Failing(Connection):
@@ -69,7 +88,7 @@ class Failing(Connection):
 
 @pytest.fixture
 def failing(server: EmbeddedRedis, connection: Connection) -> Iterator[Failing]:
-    found = Failing(Server(server.host, server.port))
+    found = Failing(patient(server.host, server.port))
     yield found
     found.close()
 
@@ -334,7 +353,7 @@ def test_what_was_forgotten_ends_no_blindness(server: EmbeddedRedis, index: Inde
     index.beat("pump", at=-80_000)
     index.prove()
     monitor.tick(2)
-    with stopped(server):
+    with stopped(server, monitor):
         monitor.clock.ahead_ms = 11_000
         (blind,) = monitor.tick()
     monitor.clock.ahead_ms = 0
@@ -404,7 +423,7 @@ def test_an_outage_of_redis_is_told_though_the_clock_was_set_back(server: Embedd
     index.prove()
     monitor.clock.ahead_ms = 3_600_000
     monitor.tick()
-    with stopped(server):
+    with stopped(server, monitor):
         monitor.clock.ahead_ms = 0
         assert monitor.tick() == []
         monitor.clock.ahead_ms = 11_000
@@ -452,7 +471,7 @@ def test_while_redis_is_away_its_blindness_is_told_once_and_stored_when_it_is_ba
     index.beat("pump", at=-80_000)
     index.prove()
     monitor.tick()
-    with stopped(server):
+    with stopped(server, monitor):
         assert monitor.tick() == []
         assert monitor.detector.state.error
         monitor.clock.ahead_ms = 11_000
@@ -477,12 +496,12 @@ def test_while_redis_is_away_its_blindness_is_told_once_and_stored_when_it_is_ba
 def test_two_monitors_tell_of_the_same_incident_while_redis_is_away(
     server: EmbeddedRedis, index: Index, monitor: Monitor, opened: Callable[..., Connection]
 ) -> None:
-    other = Monitor(opened(server.host, server.port, timeout_s=0.3), "other")
+    other = Monitor(opened(server.host, server.port), "other")
     index.beat("pump", at=-80_000)
     index.prove()
     for one in (monitor, other, monitor):
         one.tick()
-    with stopped(server):
+    with stopped(server, monitor, other):
         for one in (monitor, other):
             one.clock.ahead_ms = 11_000
         (told,), (told_too,) = monitor.tick(), other.tick()
@@ -498,12 +517,12 @@ def test_two_monitors_tell_of_the_same_incident_while_redis_is_away(
 def test_two_monitors_tell_of_the_same_incident_though_one_has_just_stored_a_flip(
     server: EmbeddedRedis, index: Index, monitor: Monitor, opened: Callable[..., Connection]
 ) -> None:
-    other = Monitor(opened(server.host, server.port, timeout_s=0.3), "other")
+    other = Monitor(opened(server.host, server.port), "other")
     index.beat("pump", at=-80_000)
     index.prove()
     for one in (monitor, other):
         one.tick()
-    with stopped(server):
+    with stopped(server, monitor, other):
         for one in (monitor, other):
             one.clock.ahead_ms = 11_000
         (told,), (told_too,) = monitor.tick(), other.tick()
@@ -513,14 +532,14 @@ def test_two_monitors_tell_of_the_same_incident_though_one_has_just_stored_a_fli
 def test_of_two_monitors_of_which_one_has_not_seen_the_newest_flip_both_end_what_they_told(
     server: EmbeddedRedis, index: Index, monitor: Monitor, opened: Callable[..., Connection]
 ) -> None:
-    other = Monitor(opened(server.host, server.port, timeout_s=0.3), "other")
+    other = Monitor(opened(server.host, server.port), "other")
     index.prove()
     for one in (monitor, other):
         one.tick()
     index.beat("pump", at=-80_000)
     monitor.tick()
     assert index.told() == [DOWN]
-    with stopped(server):
+    with stopped(server, monitor, other):
         for one in (monitor, other):
             one.clock.ahead_ms = 11_000
         (told,), (told_too,) = monitor.tick(), other.tick()
@@ -549,7 +568,7 @@ def test_the_blindness_that_was_told_while_redis_was_away_ends_with_its_connecto
 ) -> None:
     index.prove()
     monitor.tick()
-    with stopped(server):
+    with stopped(server, monitor):
         monitor.clock.ahead_ms = 11_000
         (blind,) = monitor.tick()
     monitor.clock.ahead_ms = 0
@@ -577,7 +596,7 @@ def test_a_blindness_that_was_open_already_is_not_told_again_while_redis_is_away
 ) -> None:
     index.prove(-60_000)
     monitor.tick()
-    with stopped(server):
+    with stopped(server, monitor):
         monitor.clock.ahead_ms = 11_000
         assert monitor.tick(2) == []
 
@@ -599,7 +618,7 @@ def test_a_blindness_whose_writing_fails_is_not_told_again(index: Index, failing
 
 def test_redis_that_is_away_from_the_start_is_an_error_and_no_blindness(server: EmbeddedRedis, index: Index, monitor: Monitor) -> None:
     index.prove()
-    with stopped(server):
+    with stopped(server, monitor):
         assert monitor.tick() == []
         monitor.clock.ahead_ms = 60_000
         assert monitor.tick() == []

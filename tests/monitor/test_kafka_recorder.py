@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from tests.monitor.kafka_parts import SetClock, down, eventually, up
+from tests.patience import patient
 
 from heartbeat.beats import keys
-from heartbeat.beats.connection import Connection, Server
+from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.outbox import Outbox
 from heartbeat.embedded.broker import EmbeddedBroker
@@ -34,7 +35,7 @@ def server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def connection(server: EmbeddedRedis) -> Iterator[Connection]:
-    connection = Connection(Server(server.host, server.port))
+    connection = Connection(patient(server.host, server.port))
     connection.call("FLUSHALL")
     connection.call("SADD", CONNECTORS, "pumps")
     yield connection
@@ -56,7 +57,7 @@ class World:
         self._server = server
 
     def recorder(self) -> Recorder:
-        outbox = Outbox(Connection(Server(self._server.host, self._server.port)), CHANNEL)
+        outbox = Outbox(Connection(patient(self._server.host, self._server.port)), CHANNEL)
         return Recorder(outbox, FlipsTopic(self.settings, Cluster(self.settings), self.clock), self.clock, lambda: 1.0)
 
     def topic(self) -> list[tuple[bytes | None, bytes | None]]:
@@ -193,7 +194,7 @@ def test_flips_that_were_cut_before_they_were_written_are_counted_and_told_once(
 
 def test_a_redis_that_is_away_is_waited_for(world: World, connection: Connection) -> None:
     with EmbeddedRedis() as lost:
-        outbox = Outbox(Connection(Server(lost.host, lost.port)), CHANNEL)
+        outbox = Outbox(Connection(patient(lost.host, lost.port)), CHANNEL)
         recorder = Recorder(outbox, FlipsTopic(world.settings, Cluster(world.settings)), world.clock, lambda: 1.0)
         recorder.turn()
         assert recorder.state.failures == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.monitor.views import RULES, SEEN, Seen
+from tests.patience import patient
 
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, Keys
@@ -39,7 +40,7 @@ def redis() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def connection(redis: EmbeddedRedis) -> Iterator[Connection]:
-    connection = Connection(Server(redis.host, redis.port))
+    connection = Connection(patient(redis.host, redis.port))
     connection.call("FLUSHALL")
     yield connection
     connection.close()
@@ -63,7 +64,7 @@ def monitor(
     """A monitor that sees this, and has just looked if nothing else is said; its URL."""
     tick_ms = now_ms() + HOUR if tick_ms is None else tick_ms  # a tick to come stays fresh, however slow the machine is
     observation = replace(SEEN, tick_ms=tick_ms, connectors=looks, error=error)
-    server = serve("127.0.0.1:0", Seen(observation, told, InForce(RULES, Server(redis.host, redis.port))))
+    server = serve("127.0.0.1:0", Seen(observation, told, InForce(RULES, patient(redis.host, redis.port))))
     server.start()
     try:
         yield server.origin
@@ -178,7 +179,7 @@ def test_who_is_judged_between_two_questions_does_not_pass_for_up(redis: Embedde
             if Judging.asked == moment:
                 connection.calls(("ZREM", keys.deadlines, "s"), ("ZADD", keys.down, 1, "s"))
             Judging.asked += 1
-            return InForce(RULES, Server(redis.host, redis.port))
+            return InForce(RULES, patient(redis.host, redis.port))
 
     server = serve("127.0.0.1:0", Judging(replace(SEEN, tick_ms=now_ms() + HOUR, connectors={"c": Look(sources=2)})))
     server.start()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from tests.monitor.views import NOW, RULES, SEEN, Seen
+from tests.patience import patient
 
 from heartbeat import logs
 from heartbeat.beats.connection import Connection, Server
@@ -141,7 +142,7 @@ def redis() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def connection(redis: EmbeddedRedis) -> Iterator[Connection]:
-    connection = Connection(Server(redis.host, redis.port))
+    connection = Connection(patient(redis.host, redis.port))
     connection.call("FLUSHALL")
     yield connection
     connection.close()
@@ -161,7 +162,7 @@ def store(connection: Connection, connector: str, **rooms: Mapping[str, float]) 
 @pytest.fixture
 def client(redis: EmbeddedRedis) -> TestClient:
     looks = {"paused": Look(paused="PAUSED"), "blind": Look(blind=Blindness("redis", "", 0))}
-    return client_of(Seen(replace(SEEN, connectors=looks), in_force=InForce(RULES, Server(redis.host, redis.port))))
+    return client_of(Seen(replace(SEEN, connectors=looks), in_force=InForce(RULES, patient(redis.host, redis.port))))
 
 
 def sources(client: TestClient, **query: Any) -> list[dict[str, Any]]:
@@ -376,7 +377,7 @@ def test_a_fault_of_our_own_is_a_reply_and_a_log_line(
     connection.call("SADD", CONNECTORS, "c")
     connection.call("ZADD", Keys("c").deadlines, 1, "s")
     connection.call("HSET", Keys("c").proof, "ttl", "garbage")
-    reply = client_of(Seen(in_force=InForce(RULES, Server(redis.host, redis.port)))).get("/api/v1/sources")
+    reply = client_of(Seen(in_force=InForce(RULES, patient(redis.host, redis.port)))).get("/api/v1/sources")
     assert reply.status_code == 500
     assert "Uncaught exception in /api/v1/sources" in caplog.text
 
