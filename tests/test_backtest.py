@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from tests.real.programs import free_port
 
 from heartbeat import backtest
 from heartbeat.backtest import Request
@@ -26,7 +27,7 @@ from heartbeat.connect import log_reader
 from heartbeat.connect.converters import StringConverter
 from heartbeat.connect.log_reader import LogReader, Span
 from heartbeat.embedded.broker import EmbeddedBroker
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 from heartbeat.errors import ConnectError, UsageError
 
 HEARTBEAT = str(Path(sys.executable).with_name("heartbeat"))

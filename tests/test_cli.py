@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.real.programs import free_port
 
 import heartbeat
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 
 HEARTBEAT = str(Path(sys.executable).with_name("heartbeat"))
 STRINGS = "org.apache.kafka.connect.storage.StringConverter"

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.real.programs import free_port
 
 from heartbeat.doctor import app
 from heartbeat.doctor.app import Request
 from heartbeat.embedded.broker import EmbeddedBroker
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import UsageError
 

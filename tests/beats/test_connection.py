@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 from tests.beats.parts import TTL, now_ms, public
+from tests.real.programs import free_port
 
 from heartbeat.beats.connection import Connection, Server, Tls
 from heartbeat.beats.keyspace import Beats, Keyspace, Written
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError, RetriableError
 
@@ -76,7 +77,7 @@ def test_a_host_name_that_does_not_resolve_is_waited_for(opened: Callable[..., C
 
 
 def test_a_server_that_comes_back_is_used_again(opened: Callable[..., Connection]) -> None:
-    with EmbeddedRedis() as first:
+    with EmbeddedRedis(free_port()) as first:
         connection = opened(first.host, first.port)
         write(connection, "heartbeat")
     passing(lambda: write(connection, "heartbeat"))

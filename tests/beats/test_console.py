@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from tests.patience import patient
+from tests.real.programs import free_port
 
 from heartbeat.beats import console
 from heartbeat.beats.connection import Connection, Server
-from heartbeat.embedded.ports import free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError
 

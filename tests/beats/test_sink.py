@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from tests.beats.parts import P0, P1, FakeLogs, Message, batch_of, now_ms, public
 from tests.patience import PATIENT_SINK
+from tests.real.programs import free_port
 
 from heartbeat.beats import clock as clocks
 from heartbeat.beats import sink, sources
@@ -23,7 +24,6 @@ from heartbeat.beats.sink import HeartbeatSink
 from heartbeat.connect.api import NO_TIMESTAMP, Batch, Committed, Subscription, TaskContext, TopicPartition
 from heartbeat.connect.conversion import Conversion, Tolerance
 from heartbeat.connect.converters import ByteArrayConverter, StringConverter
-from heartbeat.embedded.ports import free_port
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import ConnectError, Reclaim, RetriableError
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tests.real.programs import free_port
 
 from heartbeat import logs
 from heartbeat.doctor import worker
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 from heartbeat.errors import ConnectError, UsageError
 
 DEADLINE_S = 30.0

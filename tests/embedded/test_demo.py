@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.real.programs import free_port
 
 from heartbeat.embedded import state
 from heartbeat.embedded.app import line
-from heartbeat.embedded.ports import LOOPBACK, free_port, require_free
+from heartbeat.embedded.ports import LOOPBACK, require_free
 from heartbeat.errors import StartError
 from heartbeat.monitor.detect import Observation
 from heartbeat.monitor.vision import Blindness

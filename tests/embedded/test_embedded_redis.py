@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.real.programs import free_port
 
 import heartbeat
-from heartbeat.embedded.ports import LOOPBACK, free_port, require_free
+from heartbeat.embedded.ports import LOOPBACK, require_free
 from heartbeat.embedded.redis import EmbeddedRedis, find_server
 from heartbeat.errors import NoRedisServer, StartError
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.real.programs import free_port
 
-from heartbeat.embedded.ports import LOOPBACK, Forward, free_port, require_free
+from heartbeat.embedded.ports import LOOPBACK, Forward, require_free
 from heartbeat.errors import StartError
 
 DEADLINE_S = 10.0

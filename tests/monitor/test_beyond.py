@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from tests.monitor.kafka_parts import down, up
+from tests.real.programs import free_port
 
 from heartbeat.embedded.broker import EmbeddedBroker
-from heartbeat.embedded.ports import free_port
 from heartbeat.errors import ConnectError, RetriableError
 from heartbeat.monitor.beyond import KafkaSide, Nothing
 from heartbeat.monitor.cluster import Cluster

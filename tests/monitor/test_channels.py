@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.real.programs import free_port
 
 from heartbeat.monitor import alert
 from heartbeat.monitor.channels import LONGEST_SEND_S, Channel, TransportError, open_channel
@@ -202,13 +203,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
     assert retry_after_s(header, datetime(2025, 8, 13, 14, 3, 12, tzinfo=UTC)) == seconds
 
 
-def free_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
-
-
 def test_nobody_listening_is_worth_another_try() -> None:
-    error = refusal(webhook(free_url()))
+    error = refusal(webhook(f"http://127.0.0.1:{free_port()}/"))
     assert not error.permanent
     assert "refused" in str(error)
 

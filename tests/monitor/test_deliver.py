@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.patience import patient
+from tests.real.programs import free_port
 
 from heartbeat.beats import keys, outbox
 from heartbeat.beats.connection import Connection
@@ -418,7 +419,7 @@ def test_a_fault_of_our_own_does_not_end_the_thread(world: World, caplog: pytest
 
 
 def test_without_redis_only_who_had_the_lease_tells_and_nothing_is_told_twice() -> None:
-    with EmbeddedRedis() as server, contextlib.closing(World(server)) as world:
+    with EmbeddedRedis(free_port()) as server, contextlib.closing(World(server)) as world:
         one, other = begun(world, first := Hook()), world.deliverer(second := Hook())
         other.turn()
         server.close()

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from tests.monitor.views import RULES, SEEN, Seen
 from tests.patience import patient
+from tests.real.programs import free_port
 
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, Keys
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import UsageError
 from heartbeat.monitor.deliver import DelivererState

@@ -16,12 +16,13 @@ import pytest
 from starlette.testclient import TestClient
 from tests.monitor.views import NOW, RULES, SEEN, Seen
 from tests.patience import patient
+from tests.real.programs import free_port
 
 from heartbeat import logs
 from heartbeat.beats.connection import Connection, Server
 from heartbeat.beats.keys import CONNECTORS, Keys
 from heartbeat.beats.verdicts import FAILED, NEVER_MS
-from heartbeat.embedded.ports import LOOPBACK, free_port
+from heartbeat.embedded.ports import LOOPBACK
 from heartbeat.embedded.redis import EmbeddedRedis
 from heartbeat.errors import StartError
 from heartbeat.monitor.deliver import DelivererState

@@ -23,6 +23,8 @@ T = TypeVar("T")
 # Below the kernel's ephemeral ports: a client that keeps knocking at a stopped server's ephemeral port can be handed
 # that very port as its own and so connect to itself; the server can then never come back.
 PORTS = range(15000, 32000)
+GIVEN: set[int] = set()
+"""The ports that this process has been given: what was free at one moment is not given twice, before its first owner listens."""
 
 LOGS: list[Path] = []
 """Every log file of this session, shown when a test fails."""
@@ -43,13 +45,16 @@ def require(program: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    for port in random.sample(PORTS, 200):
+    """Return a loopback port that nobody listens on now, and that no other test of this run is given, in whichever of its processes."""
+    number, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    ours = [port for port in PORTS[int(number.removeprefix("gw")) :: int(count)] if port not in GIVEN]
+    for port in random.sample(ours, 200):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            GIVEN.add(port)
             return port
     raise AssertionError("no free port in 200 tries")
 

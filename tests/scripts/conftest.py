@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from heartbeat.embedded.ports import free_port
+from tests.real.programs import free_port
 
 from .stage import HEARTBEAT, Stage, eventually, set_up
 

@@ -9,8 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from heartbeat.embedded.ports import free_port
+from tests.real.programs import free_port
 
 from .conftest import Demo
 from .stage import HEARTBEAT, Stage, Started, eventually

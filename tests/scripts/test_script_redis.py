@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
-from heartbeat.embedded.ports import free_port
+from tests.real.programs import free_port
 
 from .conftest import Demo
 from .stage import Stage, eventually

@@ -13,8 +13,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-
-from heartbeat.embedded.ports import free_port
+from tests.real.programs import free_port
 
 from .conftest import Demo
 from .stage import HEARTBEAT, Stage, eventually

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.real.programs import free_port
 
-from heartbeat.embedded.ports import Forward, free_port
+from heartbeat.embedded.ports import Forward
 
 from .conftest import Demo
 from .stage import Stage, eventually
