@@ -14,7 +14,7 @@ from .parts import HeartbeatWorker, Redis
 from .programs import eventually
 from .scenario import Connector, end_offsets, kcat_send, newest_stamp, sink_config, unique, wait_for_value
 
-STALL_S = 20.0
+STALL_S = 35.0
 """A cold start takes about a second; one that stalls waits for a session or a poll interval to lapse, 45 s or more."""
 
 

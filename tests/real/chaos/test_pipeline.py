@@ -49,7 +49,7 @@ def test_a_stopped_consumer_is_one_incident_and_its_sources_are_unknown_until_pr
 ) -> None:
     with _watched(worker, kafka, redis) as watched, monitoring(tmp_path, watched.tables) as monitor:
         wait_for_state(monitor, "lives-long", "UP")
-        last_ms = watched.beat("dies", "returns")
+        watched.beat("dies", "returns")
         watched.wait_until_proven()
         with load(watched.beats, ["returns"], every_s=0.3):
             with _stopped(worker.pid):
@@ -60,7 +60,7 @@ def test_a_stopped_consumer_is_one_incident_and_its_sources_are_unknown_until_pr
                 assert not watched.receiver.of("dies")
             watched.sighted(blind)
             (down,) = watched.told("dies", "DOWN")
-            check_silence(down, last_ms)
+            check_silence(down, watched.beats.newest["dies"])
             assert not watched.receiver.of("returns")
 
 
@@ -103,13 +103,13 @@ def test_of_two_monitors_the_second_tells_what_the_first_could_not_and_nothing_t
         eventually(lambda: watched.index.client.exists("hb:{}:channel:ops"), "the first one delivers")
         stack.enter_context(monitoring(tmp_path / "second", watched.tables))
         watched.receiver.choose = lambda: Answer.BROKEN
-        last_ms = watched.beat("dies")
+        watched.beat("dies")
         eventually(lambda: any(verdict.to == "DOWN" for verdict in watched.kept()), "the verdict is kept")
         first.kill9()
         assert not watched.receiver.told()
         watched.receiver.choose = lambda: Answer.OK
         (down,) = watched.told("dies", "DOWN")
-        check_silence(down, last_ms)
+        check_silence(down, watched.beats.newest["dies"])
         assert [verdict.key for verdict in watched.kept() if verdict.source == "dies"] == [down.key]
 
 
@@ -118,9 +118,9 @@ def test_incidents_return_from_kafka_after_a_flush_and_end_under_their_id(
 ) -> None:
     remembered = {"kafka": kafka.bootstrap, "flips_topic": unique("flips")}
     with _watched(worker, kafka, redis, **remembered) as watched, monitoring(tmp_path, watched.tables) as monitor:
-        last_ms = watched.beat("dies")
+        watched.beat("dies")
         (down,), (old,) = watched.told("dies", "DOWN"), watched.told("old", "DOWN")
-        check_silence(down, last_ms)
+        check_silence(down, watched.beats.newest["dies"])
         check_silence(old, watched.beats.newest["old"])
         _wait_until_recorded(watched, kafka, remembered["flips_topic"], {down.key, old.key})
         redis.cli("FLUSHALL")
