@@ -206,6 +206,21 @@ def test_a_restarted_task_beats_again(running: Running) -> None:
     wait_until(lambda: int(demo.run("redis", "TTL", "heartbeat").stdout) > 0, lambda: demo.output)
 
 
+def test_a_demo_that_stood_still_while_a_task_was_joining_beats_again(running: Running) -> None:
+    """As a laptop does that is closed: the session of who was joining has ended meanwhile."""
+    demo, process = running
+    demo.wait_for("UP: Heartbeat TTL: ", process)
+    demo.rest_call(f"/connectors/{NAME}/restart?includeTasks=true", "POST")
+    time.sleep(0.2)  # into the joining
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(4)  # longer than the session
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    demo.run("redis", "DEL", "heartbeat")
+    wait_until(lambda: int(demo.run("redis", "TTL", "heartbeat").stdout) > 0, lambda: demo.output)
+
+
 def test_a_pause_is_told_as_such_and_never_as_silence(running: Running) -> None:
     demo, process = running
     demo.wait_for("UP: Heartbeat TTL: ", process)

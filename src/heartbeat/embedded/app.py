@@ -188,6 +188,8 @@ def _worker_config(bootstrap: str, rest_port: int, directory: Path) -> worker_co
         "consumer.fetch.max.wait.ms": "10",
         # It lets nobody into a group that its last member has left until that member's session would have ended: a restart waits that long.
         "consumer.session.timeout.ms": "3000",
+        # It forgets to answer who was joining when his session ended, as on a machine that stood still: he asks again after this.
+        "consumer.max.poll.interval.ms": "10000",
         "consumer.heartbeat.interval.ms": "1000",
         # It does not find records by their time, so that a connector without offsets would begin at the end.
         "consumer.auto.offset.reset": "earliest",
