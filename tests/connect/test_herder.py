@@ -58,6 +58,8 @@ class World:
             # The mock broker ends a rebalance only session.timeout.ms - 1 s after its first join, however many have joined.
             "consumer.session.timeout.ms": "1500",
             "consumer.heartbeat.interval.ms": "100",
+            # Who was joining when his session ended, as on a machine that stands still, it never answers: 3 s after this he asks again.
+            "consumer.max.poll.interval.ms": "5000",
             "offset.flush.interval.ms": "200",
             **(worker or {}),
         }

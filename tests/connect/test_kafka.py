@@ -25,6 +25,8 @@ FETCH, OFFSET_COMMIT, JOIN_GROUP = 1, 8, 11
 TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED, TRANSPORT, REBALANCE_IN_PROGRESS = 29, 30, -195, 27
 SESSION_TIMEOUT_MS = 2000
 """The mock broker ends a rebalance only this, less a second, after its first join, however many have joined by then."""
+JOINING_MS = 5000
+"""It forgets to answer who was joining when his session ended, as on a machine that stands still: 3 s after this he asks again."""
 
 
 @pytest.fixture
@@ -64,6 +66,7 @@ class Member:
             "fetch.wait.max.ms": "10",
             "session.timeout.ms": str(SESSION_TIMEOUT_MS),
             "heartbeat.interval.ms": "100",
+            "max.poll.interval.ms": str(JOINING_MS),
             "topic.metadata.refresh.interval.ms": "200",
             **more,
         }

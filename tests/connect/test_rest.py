@@ -110,6 +110,8 @@ class Api:
             # of its own for each test.
             "consumer.session.timeout.ms": "1000",
             "consumer.heartbeat.interval.ms": "300",
+            # Who was joining when his session ended, as on a machine that stands still, it never answers: 3 s after this he asks again.
+            "consumer.max.poll.interval.ms": "5000",
             **{name.replace("_", "."): text for name, text in properties.items()},
         }
         config = WorkerConfig(given, WORKER_KEYS.load(given))

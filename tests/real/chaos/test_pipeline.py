@@ -90,6 +90,9 @@ def test_a_redis_that_is_away_is_told_while_it_is_away(worker: HeartbeatWorker, 
     with _watched(worker, kafka, redis) as watched, monitoring(tmp_path, watched.tables) as monitor:
         wait_for_state(monitor, "lives-long", "UP")
         eventually(lambda: watched.index.client.exists("hb:{}:channel:ops"), "somebody delivers")
+        eventually(
+            lambda: monitor.get("/api/v1/pipeline").json()["stages"]["redis"] is not None, "it has looked: else Redis was never there"
+        )
         with _stopped(redis.pid):
             blind = watched.blind("redis")
         watched.sighted(blind)
