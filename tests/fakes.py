@@ -21,7 +21,7 @@ from heartbeat.errors import RetriableError
 Where = tuple[str, int, int]
 """Topic, partition, offset."""
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 def eventually(check: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
