@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tests.monitor.judging import TTL, Index, Monitor
 
-from heartbeat.beats import keys
+from heartbeat.beats import keys, outbox
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS
 from heartbeat.beats.outbox import Outbox
@@ -18,7 +18,7 @@ from heartbeat.monitor.flips import Flip
 from heartbeat.monitor.incidents import Judged
 from heartbeat.monitor.rules import Rules
 from heartbeat.monitor.settings import Settings
-from heartbeat.monitor.told import Sent, Told
+from heartbeat.monitor.told import Told
 from heartbeat.monitor.vision import Blindness
 
 
@@ -33,22 +33,22 @@ class Scene:
 
     def deliver(self) -> list[Flip]:
         """Take what the channel has not got yet; return it."""
-        self.hold()
+        self.follow()
         entries = self.outbox.read(100)
-        sent = [Sent(flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None]
+        sent = [flip for entry in entries if (flip := flip_of(entry)) is not None]
         self.told.note(sent)
         if entries:
             assert self.outbox.advance(entries)
-        return [one.flip for one in sent]
+        return sent
 
-    def hold(self) -> None:
-        """Take or renew the lease."""
-        held = self.outbox.lease()
-        self.told.held(self.outbox.born, int(held.fields["fence"]))
+    def follow(self) -> None:
+        """Take or renew the lease, and see what stands there."""
+        self.outbox.lease()
+        self.told.follow(self.outbox)
 
     def settle(self) -> None:
-        """Hold what was told against Redis."""
-        self.hold()
+        """Hold what stood there against Redis."""
+        self.follow()
         self.told.settle(self.outbox, self.index.now())
 
 
@@ -137,20 +137,31 @@ def test_a_connector_that_comes_back_late_after_a_loss_gets_its_incidents_back(s
     assert list(scene.index.down()) == ["pump"]
 
 
-def test_who_has_the_lease_back_knows_nothing_of_what_another_has_told(scene: Scene, connection: Connection) -> None:
-    """Its end may have been told by the other: put back, it would hide the next silence of the source."""
+def test_what_another_monitor_has_told_is_known_too(scene: Scene, connection: Connection) -> None:
+    """Its end, which the topic has not got yet either: put back, the incident would hide the next silence of the source."""
     scene.outbox.release()
     other = Outbox(connection, "ops")
     assert other.lease().fence
-    scene.deliver()
     scene.index.beat("pump")
     scene.monitor.tick()
     (ended,) = other.read(100)
     assert other.advance([ended])
-    other.release()
+    scene.follow()
     connection.call("DEL", scene.index.keys.flips)
     scene.settle()
     assert scene.index.down() == {}
+    assert scene.index.told() == [("pump", "UP", "recovered")]
+
+
+def test_who_never_delivered_brings_back_what_another_has_told(scene: Scene, connection: Connection) -> None:
+    judged, told = scene.index.down()["pump"], Told()
+    told.follow(scene.outbox)
+    connection.call("FLUSHALL")
+    scene.index.claim()
+    scene.outbox.lease()
+    told.follow(scene.outbox)
+    told.settle(scene.outbox, scene.index.now())
+    assert scene.index.down() == {"pump": judged}
 
 
 def test_who_has_the_first_lease_after_a_loss_knows_what_was_told(scene: Scene) -> None:
@@ -168,7 +179,7 @@ def test_who_delivers_no_more_after_a_loss_brings_back_what_only_he_knows(scene:
     scene.index.prove()
     scene.settle()
     assert scene.index.down() == {"pump": judged}
-    assert not scene.told.inherits
+    assert not scene.told.looks
 
 
 def test_what_has_ended_since_a_loss_is_not_put_back_by_who_slept_through_it(scene: Scene, connection: Connection) -> None:
@@ -204,20 +215,16 @@ def test_a_blindness_in_whose_place_another_one_is_open_ends(scene: Scene) -> No
     assert [(flip.to, flip.incident) for flip in scene.deliver() if flip.about_pipeline] == [("SIGHTED", blind.incident)]
 
 
-def test_a_redis_from_before_gets_back_what_was_told_since(scene: Scene, connection: Connection) -> None:
-    """The fence goes back: another monitor has the lease in it, but has told nothing of what was lost."""
-    judged = scene.index.down()["pump"]
-    key = keys.channel("ops")
-    connection.call("HSET", key, "fence", 7, "until_ms", 0)
-    scene.told.held(scene.outbox.born, 7)
-    (down,) = scene.index.flips()
-    scene.told.note([Sent(down, connection.call("XREVRANGE", scene.index.keys.flips, "+", "-")[0][0].decode())])
-    connection.call("DEL", scene.index.keys.flips, scene.index.keys.down)
-    connection.call("HSET", key, "fence", 3, "owner", "another")
-    assert Outbox(connection, "ops").lease().fence == 4
-    scene.settle()
-    assert scene.index.down() == {"pump": judged}
-    assert [flip.key for flip in scene.index.flips()] == [down.key]
+@pytest.mark.parametrize("fence", [1, 2, 7], ids=["ours", "another's since", "of many"])
+def test_a_redis_from_before_gets_back_what_stood_there_as_often_as_it_comes(scene: Scene, connection: Connection, fence: int) -> None:
+    """Whose the lease is there, and how often it has changed hands, says nothing of that."""
+    judged, (down,) = scene.index.down()["pump"], scene.index.flips()
+    for _ in range(2):
+        connection.call("DEL", scene.index.keys.flips, scene.index.keys.down)
+        connection.call("HSET", keys.channel("ops"), "fence", fence, "owner", "another")
+        scene.settle()
+        assert scene.index.down() == {"pump": judged}
+        assert [flip.key for flip in scene.index.flips()] == [down.key]
 
 
 def test_what_was_told_to_have_ended_is_not_open_in_a_redis_that_lacks_its_end(scene: Scene, connection: Connection) -> None:
@@ -236,13 +243,31 @@ def test_what_was_told_to_have_ended_is_not_open_in_a_redis_that_lacks_its_end(s
     assert len(scene.index.flips()) == 1
 
 
-def test_an_end_whose_entry_was_cut_is_not_told_again_and_again(scene: Scene, connection: Connection) -> None:
+def test_what_has_ended_is_not_open_where_only_its_beginning_stands_again(scene: Scene, connection: Connection) -> None:
+    """A Redis from between the two, in which the recorder would write the beginning behind the end."""
+    names = scene.index.keys.flips, scene.index.keys.down
+    dumped = [connection.call("DUMP", name) for name in names]
     scene.index.beat("pump")
     scene.monitor.tick()
     scene.deliver()
-    connection.call("DEL", scene.index.keys.flips)
+    for name, value in zip(names, dumped, strict=True):
+        connection.call("RESTORE", name, 0, value, "REPLACE")
     scene.settle()
-    assert scene.index.flips() == []
+    assert scene.index.down() == {}
+    assert [flip.to for flip in scene.index.flips()] == ["DOWN", "UP"]
+
+
+def test_who_slept_until_all_that_it_knew_was_cut_puts_nothing_back(
+    scene: Scene, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "HISTORY", 1)
+    scene.index.beat("pump")
+    scene.monitor.tick()
+    wait_for_another_ms(scene.index)
+    connection.call("XADD", scene.index.keys.flips, "*", "flip", "{}")
+    connection.call("XTRIM", scene.index.keys.flips, "MAXLEN", 1)
+    scene.settle()
+    assert (connection.call("XLEN", scene.index.keys.flips), scene.index.down()) == (1, {})
 
 
 def test_what_was_put_back_is_put_back_again_until_the_topic_has_it(scene: Scene, connection: Connection) -> None:
@@ -258,7 +283,8 @@ def test_of_two_incidents_of_a_source_that_were_lost_the_older_one_has_ended(sce
     (older,) = scene.index.flips()
     judged = scene.index.down()["pump"]
     newer = incidents.silent(Judged("pumps", "pump", judged + 30_000, TTL, Rules(Settings()).of("pumps", "pump")))
-    scene.told.note([Sent(newer, "7-0")])
+    connection.call("XADD", scene.index.keys.flips, "*", "flip", msgspec.json.encode(newer))
+    scene.follow()
     connection.call("FLUSHALL")
     scene.index.claim()
     scene.settle()
@@ -274,6 +300,7 @@ def test_what_was_lost_before_the_topic_had_it_is_not_taken_for_recorded_by_what
     wait_for_another_ms(scene.index)
     newest = connection.call("XADD", scene.index.keys.flips, "*", "flip", "{}")
     connection.call("HSET", keys.channel("kafka:flips"), "at:pumps", newest)
+    scene.follow()
     scene.told.recorded(scene.outbox, "kafka:flips")
     scene.settle()
     assert scene.index.down() == {"pump": judged}
@@ -288,7 +315,7 @@ def test_what_the_topic_had_and_has_no_more_ends_when_everybody_had_time_to_brin
     connection.call("SET", scene.index.keys.remembered, 1)
     scene.settle()
     assert scene.index.flips() == []
-    while scene.told.inherits:
+    while scene.told.looks:
         scene.settle()
     assert scene.index.told() == [("pump", "UP", "recovered")]
 
@@ -301,7 +328,7 @@ def test_what_the_topic_had_and_brought_back_is_open(scene: Scene, connection: C
     scene.index.claim()
     connection.calls(("SET", scene.index.keys.remembered, 1), ("ZADD", scene.index.keys.down, judged, "pump"))
     scene.settle()
-    while scene.told.inherits:
+    while scene.told.looks:
         scene.settle()
     assert scene.index.flips() == []
     assert scene.index.down() == {"pump": judged}

@@ -143,6 +143,17 @@ class Outbox:
             found += [_entry(connector, id_, fields) for id_, fields in reply or []]
         return found
 
+    def since(self, connector: str, stream_id: str, most: int) -> list[Entry]:
+        """Return the entries from this one on, if it is still there; all from the oldest one on without one."""
+        reply = self._connection.call("XRANGE", Keys(connector).flips, stream_id or "-", "+", "COUNT", most)
+        return [_entry(connector, id_, fields) for id_, fields in reply or []]
+
+    def was_cut(self, connector: str, stream_id: str) -> bool:
+        """Tell whether this entry may have been trimmed. A stream that was trimmed is long, and has nothing so old any more."""
+        key = Keys(connector).flips
+        length, oldest = self._connection.calls(("XLEN", key), ("XRANGE", key, "-", "+", "COUNT", 1))
+        return length >= HISTORY and order(_text(oldest[0][0])) > order(stream_id)
+
     def positions(self, channel: str) -> dict[str, str]:
         """Return how far another channel has got: connector -> id of an entry."""
         words = [_text(word) for word in self._connection.call("HGETALL", keys.channel(channel))]

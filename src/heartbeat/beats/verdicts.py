@@ -156,10 +156,6 @@ class Verdicts:
         kept: bytes | None = self._connection.call("GET", self.keys.blind)
         return kept
 
-    def has_flips(self, ids: Sequence[str]) -> list[bool]:
-        """Tell which of these entries the stream of flips still has."""
-        return [bool(found) for found in self._connection.calls(*(("XRANGE", self.keys.flips, id_, id_) for id_ in ids))] if ids else []
-
     def infos(self, sources: Sequence[str]) -> dict[str, Info]:
         """Return what is kept of these sources; what cannot be read is nothing."""
         found = self._found("HMGET", self.keys.info, sources, Info.parse)

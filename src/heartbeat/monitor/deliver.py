@@ -33,7 +33,7 @@ from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips import DOWN, FAIL, SILENCE, UP, Flip, incident_of, key_of
 from heartbeat.monitor.messages import MOST_FLIPS, Message, compose, text_of_loss
 from heartbeat.monitor.rules import Rules
-from heartbeat.monitor.told import Sent, Told
+from heartbeat.monitor.told import Told
 
 MOST_READ: Final = 10_000
 _MOST_DIRECT: Final = 1_000
@@ -88,7 +88,6 @@ class Deliverer:
         self._pace = pace or Pace()
         self.state = DelivererState(name)
         self._told = Told()
-        self._ids: dict[str, str] = {}
         self._settling = Every(self._pace.settle_every_s)
         self._direct: tuple[Flip, ...] = ()
         self._telling = threading.Lock()
@@ -136,18 +135,17 @@ class Deliverer:
         """Do what there is to do, and return in how many seconds to look again."""
         now_s = self._pace.monotonic_s()
         reachable = self._lease()
+        if reachable:
+            self._settle(now_s)
         if not self.state.leader:
             self._forget_direct(_MOST_DIRECT)  # whoever has the lease finds them in the outbox
-            if self._told.inherits:
-                self._settle(now_s)
             return _PAUSE_S
         if now_s < self._retry_at_s:
             return min(_PAUSE_S, self._retry_at_s - now_s)
         try:
             entries = self._outbox.read(MOST_READ) if reachable else []
-            read = {flip.key: (flip, entry.id) for entry in entries if (flip := flip_of(entry)) is not None}
-            self._ids = {key: id_ for key, (_, id_) in read.items()}
-            direct, flips = self._direct, self._ours(flip for flip, _ in read.values())
+            read = (flip for entry in entries if (flip := flip_of(entry)) is not None)
+            direct, flips = self._direct, self._ours(read)
             messages = compose(self._name, [*direct, *flips], self._told.keys, self._most)
             self._pend(messages, entries)
             wait_s = 0.0 if direct else self._wait_s(entries, messages)
@@ -158,15 +156,13 @@ class Deliverer:
                 if entries and not self._outbox.advance(entries):
                     log.warning("Channel %s was taken over, or put elsewhere: it goes on from where it is now", visible(self._name))
                 self._pend((), ())
-                if reachable and not entries:
-                    self._settle(now_s)
                 return 0.0 if len(entries) == MOST_READ else _PAUSE_S
         except ConnectError as error:
             self._redis_away(error, now_s)
         return _PAUSE_S
 
     def _settle(self, now_s: float) -> None:
-        """Hold against Redis what the channel was told, as far as the topic of flips has not got it."""
+        """Bring back what Redis has lost, as far as the topic of flips has not got it."""
         if not self._pace.recorder or not self._settling.due(now_s):
             return
         try:
@@ -176,14 +172,15 @@ class Deliverer:
             self._redis_away(error, now_s)
 
     def _lease(self) -> bool:
-        """Take or renew the lease; False if Redis is away, and all stays as it was."""
+        """Take or renew the lease, and see what stands in the streams; False if Redis is away, and all stays as it was."""
         try:
             fence = self._outbox.lease().fence
+            if self._pace.recorder:
+                self._told.follow(self._outbox)  # also before each sending: what is told is known to have stood there
         except ConnectError as error:
             self._redis_away(error, self._pace.monotonic_s())
             return False
         leader = fence > 0
-        self._told.held(self._outbox.born, int(self._outbox.held.fields.get("fence", 0)))
         if leader != self.state.leader:
             log.info("Channel %s is %s", visible(self._name), "ours to deliver to" if leader else "another monitor's")
             self.state = replace(self.state, leader=leader, failures=0, last_error="")  # another's troubles are told by the other
@@ -236,7 +233,7 @@ class Deliverer:
             pause_s = backoff_s(self.state.failures, self._pace.chance()) if wish_s is None else min(wish_s, _MOST_RETRY_AFTER_S)
             self._retry_at_s = self._pace.monotonic_s() + max(pause_s, _LEAST_BACKOFF_S)
             return False
-        self._told.note(Sent(flip, self._ids.get(flip.key, "")) for flip in message.flips)
+        self._told.note(message.flips)
         return True
 
     def _note(self, delivery: Delivery) -> None:

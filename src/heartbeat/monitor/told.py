@@ -1,4 +1,4 @@
-"""What a channel was told, held against what Redis holds: who was told that an incident is open must hear of its end, and of the next one.
+"""What stood in the streams of flips, held against Redis: who was told that an incident is open must hear of its end, and of the next one.
 
 A verdict may be lost with its Redis after a channel had it and before the topic did. Then nobody would ever end it, but for this; and what
 has ended, but is open again in a Redis from before, would hide the next silence.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -17,117 +17,129 @@ from heartbeat.beats.outbox import Outbox
 from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Verdicts
 from heartbeat.monitor import incidents
+from heartbeat.monitor.entries import flip_of
 from heartbeat.monitor.flips import BLIND, DOWN, Flip, incident_in, opens, source_of
 from heartbeat.monitor.vision import Blindness
 
 log = logging.getLogger(__name__)
 
 _MOST: Final = 20_000
+_MOST_READ: Final = 10_000
 _LOOKS: Final = 10
 
 
-class Sent(NamedTuple):
-    """A flip that a channel has, and the id of its entry in the stream; empty where it stood in none, or the topic of flips has it."""
+class Seen(NamedTuple):
+    """A flip that stood in a stream, and the id of its entry; empty once the topic of flips has it."""
 
     flip: Flip
     id: str
 
 
 class Told:
-    """The newest flip that a channel has of each incident, of as many as are remembered. Its deliverer's thread's alone."""
+    """The newest flip of each incident, of as many as are remembered: which key the channel has, and what stood in the streams, whoever
+    delivers it. Its deliverer's thread's alone."""
 
     def __init__(self) -> None:
         self.keys: OrderedDict[str, str] = OrderedDict()
-        self.inherits = 0
-        """How often it is still to be looked whether a Redis that has lost its data knows what the channel knows: also if another monitor
-        delivers to it now."""
-        self._kept: OrderedDict[str, Sent] = OrderedDict()
-        """What begins an incident, until its end was told, and what ends one, until the topic of flips has it."""
-        self._tenure = ("", 0)
+        self.looks = 0
+        """How often it is still to be looked whether a Redis that has lost its data knows what stood there before."""
+        self._kept: OrderedDict[str, Seen] = OrderedDict()
+        """What begins an incident, until its end was seen, and what ends one, until the topic of flips has it."""
+        self._born = ""
+        self._read_to: dict[str, str] = {}
 
-    def held(self, born: str, fence: int) -> None:
-        """Take note of the lease, whoever has it. Who has not had it all the while does not know what is open.
-
-        Another may have told its end. But in a Redis that has lost its data the channel is born anew, in one from before the fence goes
-        back, and there nobody has told anything that does not stand in the stream.
-        """
-        born_before, fence_before = self._tenure
-        if born != born_before or fence < fence_before:
-            self.inherits = _LOOKS if self._kept else 0
-        elif fence != fence_before and not self.inherits:
-            self._kept.clear()
-        self._tenure = (born, fence)
-
-    def note(self, sent: Iterable[Sent]) -> None:
+    def note(self, flips: Iterable[Flip]) -> None:
         """Take note of flips that the channel has taken."""
-        for one in sent:
-            incident = one.flip.incident
-            self.keys[incident] = one.flip.key
-            self.keys.move_to_end(incident)
-            self._kept.pop(incident, None)
-            if one.id:
-                self._kept[incident] = one
-        for kept in (self.keys, self._kept):
-            while len(kept) > _MOST:
-                kept.popitem(last=False)
+        for flip in flips:
+            self.keys[flip.incident] = flip.key
+            self.keys.move_to_end(flip.incident)
+        _bound(self.keys)
+
+    def follow(self, outbox: Outbox) -> None:
+        """Read on where the last look ended. Where that entry stands no more, or the channel was born anew, Redis has lost data.
+
+        Any loss takes the newest entries: what stands behind one that is still there is all that there ever was.
+        """
+        if outbox.born != self._born:
+            self._born = outbox.born
+            self._lost()
+        connectors = outbox.connectors()
+        for connector in [] if self.looks else self._read_to.keys() - connectors:
+            self._forget(connector)  # it was deleted: one that is made under its name later has other sources
+        for connector in connectors:
+            read_to = self._read_to.get(connector, "")
+            entries = outbox.since(connector, read_to, _MOST_READ)
+            if read_to and (not entries or entries[0].id != read_to):
+                if outbox.was_cut(connector, read_to):
+                    self._forget(connector)  # we slept through that, and do not know what has ended
+                else:
+                    self._lost()
+                return
+            for entry in entries:
+                self._read_to[connector] = entry.id
+                flip = flip_of(entry) if entry.id != read_to else None
+                if flip is not None:
+                    self._keep(flip, entry.id)
+
+    def _keep(self, flip: Flip, stream_id: str) -> None:
+        before = self._kept.pop(flip.incident, None)
+        ended = before is not None and not before.flip.opens and flip.opens  # what has ended is not opened by a Redis from before
+        self._kept[flip.incident] = before if before is not None and ended else Seen(flip, stream_id)
+        _bound(self._kept)
+
+    def _lost(self) -> None:
+        self.looks = _LOOKS if self._kept else 0
+        self._read_to = dict.fromkeys(self._read_to, "")
+
+    def _forget(self, connector: str) -> None:
+        self._read_to.pop(connector, None)
+        self._kept = OrderedDict((incident, one) for incident, one in self._kept.items() if one.flip.connector != connector)
 
     def recorded(self, outbox: Outbox, recorder: str) -> None:
         """Leave to the topic of flips what it has got: after a loss it comes back from there."""
-        if not self._kept or self.inherits:
+        if not self._kept or self.looks:
             return
         at = outbox.positions(recorder)
-        passed: dict[str, list[Sent]] = {}
-        for one in self._kept.values():
+        for incident, one in list(self._kept.items()):
             if one.id and order(one.id) <= order(at.get(one.flip.connector, "0-0")):
-                passed.setdefault(one.flip.connector, []).append(one)
-        for connector, some in passed.items():
-            if not all(outbox.index(connector).has_flips([one.id for one in some])):
-                self.inherits = _LOOKS  # what the topic has came in its place: this is a Redis from before
-                return
-            for one in some:
-                del self._kept[one.flip.incident]
-            # Its end may be lost, and something newer of its source be all that the topic remembers.
-            self._kept |= {one.flip.incident: Sent(one.flip, "") for one in some if one.flip.opens}
+                del self._kept[incident]
+                if one.flip.opens:  # its end may be lost, and something newer of its source be all that the topic remembers
+                    self._kept[incident] = Seen(one.flip, "")
 
     def settle(self, outbox: Outbox, now_ms: int) -> None:
-        """Bring back what is told to be open, and was lost with its flip; end what was judged anew instead.
+        """After a loss, bring back what was open and was lost with its flip; end what was judged anew instead.
 
         Raises:
             ConnectError: as ``Verdicts`` does.
         """
-        by_connector: dict[str, list[Sent]] = {}
+        if not self.looks:
+            return
+        by_connector: dict[str, list[Seen]] = {}
         for one in self._kept.values():
             by_connector.setdefault(one.flip.connector, []).append(one)
         there = by_connector.keys() & outbox.connectors()
         found = there == by_connector.keys()
         for connector in there:
-            verdicts, sent = outbox.index(connector), by_connector[connector]
-            lost = self._lost(verdicts, [one for one in sent if one.id])
-            mended = _mend(verdicts, lost, now_ms) if lost else 0
-            of_topic = [one for one in sent if not one.id]
-            if self.inherits == 1 and of_topic and verdicts.look(now_ms, 0).remembered:
-                mended += _end(verdicts, self._lost(verdicts, of_topic), now_ms)
+            verdicts = outbox.index(connector)
+            here = verdicts.flip_keys()
+            ended = {incident_in(key) for key in here if not opens(key)}
+            lost = [one for one in by_connector[connector] if one.flip.key not in here and one.flip.incident not in ended]
+            of_topic = [one.flip for one in lost if not one.id]
+            mended = _mend(verdicts, [one.flip for one in lost if one.id], now_ms)
+            if self.looks == 1 and of_topic and verdicts.look(now_ms, 0).remembered:
+                mended += _end(verdicts, of_topic, now_ms)
             elif of_topic:
                 found = False  # what the topic remembers comes first, and all who look have time to bring it back
             if mended:
                 log.warning("%d incident(s) of %s that were told had been lost", mended, connector)
         # After a loss, no monitor may have put back the names of connectors yet. Else one that is away was deleted.
-        looks_left = self.inherits - 1 if self.inherits and not found else 0
-        if not looks_left:  # what was put back stands in the stream again, and the topic is to get it from there
-            newest = {connector: outbox.index(connector).newest_flip() for connector in there if self.inherits}
-            kept = [one for one in self._kept.values() if one.flip.connector in there]
-            self._kept = OrderedDict((one.flip.incident, Sent(one.flip, one.id and newest.get(one.flip.connector, one.id))) for one in kept)
-        self.inherits = looks_left
+        self.looks = 0 if found else self.looks - 1
+        self.follow(outbox)  # what was put back may be lost again at once
 
-    def _lost(self, verdicts: Verdicts, sent: Sequence[Sent]) -> list[Flip]:
-        """Return the flips that do not stand where they stood. In a new Redis, those that have no place there by now."""
-        if self.inherits:
-            here = verdicts.flip_keys()
-            ended = {incident_in(key) for key in here if not opens(key)}
-            return [one.flip for one in sent if one.flip.key not in here and one.flip.incident not in ended]
-        opened = [one for one in sent if one.flip.opens]
-        stands = verdicts.has_flips([one.id for one in opened])
-        return [one.flip for one, stand in zip(opened, stands, strict=True) if not stand]
+
+def _bound(kept: OrderedDict[str, Any]) -> None:
+    while len(kept) > _MOST:
+        kept.popitem(last=False)
 
 
 def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
