@@ -148,19 +148,16 @@ def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
     Their flips stand in the stream again, for the topic: it has never had them. Return how many that were.
     """
     opened, ends = [flip for flip in lost if flip.opens], [flip for flip in lost if not flip.opens]
-    judged = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN])
-    kept = verdicts.blind_kept()
-    newest = {flip.source: flip for flip in opened}  # of several of a source, the others have ended
-    gone = [flip for flip in newest.values() if (kept is None if flip.to == BLIND else source_of(flip) not in judged)]
-    verdicts.restore(*incidents.reopened(gone))
-    judged, kept = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN]), verdicts.blind_kept()
     verdicts.let_go(incidents.ended(ends))
-    said = [*gone, *ends]
+    newest = {flip.source: flip for flip in opened}  # of several of a source, the others have ended
+    verdicts.restore(*incidents.reopened(newest.values()))
+    judged, kept = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN]), verdicts.blind_kept()
+    said = list(ends)
     for flip in opened:
-        if flip.to == BLIND and kept is not None and Blindness.parse(kept).incident != flip.incident:
-            said.append(incidents.replaced(flip, now_ms))
-        elif flip.to == DOWN and judged.get(source_of(flip), flip.deadline_ms) != flip.deadline_ms:
-            said.append(incidents.superseded(flip, judged[source_of(flip)]))
+        if flip.to == BLIND and kept is not None:
+            said.append(flip if Blindness.parse(kept).incident == flip.incident else incidents.replaced(flip, now_ms))
+        elif (judged_ms := judged.get(source_of(flip))) is not None:
+            said.append(flip if judged_ms == flip.deadline_ms else incidents.superseded(flip, judged_ms))
     verdicts.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in said])
     return len(said)
 
