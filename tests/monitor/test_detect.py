@@ -231,7 +231,8 @@ def test_who_looks_after_another_has_told_something_waits_for_memory_all_the_sam
     index.claim()
     other.kafka.away = True
     monitor.kafka.memory = other.kafka.memory = {"pumps": down}
-    connection.call("XADD", index.keys.flips, "*", "flip", msgspec.json.encode(down[0]), "proven_until_ms", "", "detected_ms", 1)
+    new = msgspec.structs.replace(down[0], key="new:DOWN", incident="new", source="valve")
+    connection.call("XADD", index.keys.flips, "*", "flip", msgspec.json.encode(new), "proven_until_ms", "", "detected_ms", 1)
     index.beat("pump", at=-70_000)
     index.prove()
     other.tick()
@@ -242,7 +243,7 @@ def test_who_looks_after_another_has_told_something_waits_for_memory_all_the_sam
     assert other.kafka.asked[-1] == ("pumps", "")
     assert list(index.down()) == ["pump"]
     other.tick(3)
-    assert {flip.incident for flip in index.flips()} == {down[0].incident}
+    assert {flip.incident for flip in index.flips()} == {"new", down[0].incident}
 
 
 def test_who_hears_of_a_loss_late_puts_nothing_behind_what_came_since(index: Index, monitor: Monitor, connection: Connection) -> None:

@@ -16,7 +16,8 @@ from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Reading, Verdicts
 from heartbeat.errors import ConnectError
 from heartbeat.monitor import incidents
-from heartbeat.monitor.flips import Flip, incident_in, opens
+from heartbeat.monitor.flips import BLIND, DOWN, Flip, incident_in, opens, source_of
+from heartbeat.monitor.vision import Blindness
 
 log = logging.getLogger(__name__)
 
@@ -112,20 +113,43 @@ class Losses:
             return
         self._lost_after = None
         if flips is not None:
-            self._bring_back(flips, now_ms)
+            lost = bring_back(self._index, flips, now_ms, now_ms - LATELY_MS)
+            self._index.remembered(now_ms)
+            if lost:
+                log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", lost, self._connector)
         elif back and before.down:
             self._index.say([(msgspec.json.encode(incidents.forgotten(self._connector, before.down, before_ms)), now_ms)])
 
-    def _bring_back(self, flips: Sequence[Flip], now_ms: int) -> None:
-        # Another monitor may have done it since, and gone on: what it has told must not be told again behind what came after it.
-        here = self._index.flip_keys() if flips else set()
-        ended = {incident_in(key) for key in here if not opens(key)}
-        lost = [flip for flip in flips if flip.key not in here and flip.incident not in ended]
-        self._index.restore(*incidents.reopened(flip for flip in flips if flip.incident not in ended))
-        self._index.let_go(incidents.ended(lost))
-        # Whether a channel had them nobody knows: they are told again, under the same keys.
-        lately = [flip for flip in lost if (flip.detected_ms or 0) > now_ms - LATELY_MS]
-        self._index.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in lately])
-        self._index.remembered(now_ms)
-        if lost:
-            log.warning("Redis had lost the last %d change(s) of %s: brought back from the topic", len(lost), self._connector)
+
+def lost_of(index: Verdicts, flips: Sequence[Flip]) -> list[Flip]:
+    """Return those of these flips that do not stand in the stream, unless the end of their incident does."""
+    here = index.flip_keys() if flips else set()
+    ended = {incident_in(key) for key in here if not opens(key)}
+    return [flip for flip in flips if flip.key not in here and flip.incident not in ended]
+
+
+def bring_back(index: Verdicts, flips: Sequence[Flip], now_ms: int, since_ms: int = 0) -> int:
+    """Bring back what was lost of these, the oldest first: let go of what has ended, open what was open, and end that in whose place
+    another one is open. Return how many flips that were.
+
+    Whether a channel had them nobody knows: they are told again, under their keys; what only began before ``since_ms`` is not.
+    """
+    lost = lost_of(index, flips)
+    if not lost:
+        return 0
+    index.let_go(incidents.ended(lost))
+    newest = {flip.source: flip for flip in lost if flip.opens}  # of several of a source, the others have ended
+    index.restore(*incidents.reopened(newest.values()))
+    judged, kept = index.judged([source_of(flip) for flip in lost]), index.blind_kept()
+    blind = None if kept is None else Blindness.parse(kept).incident
+    said = []
+    for flip in lost:
+        judged_ms = judged.get(source_of(flip))
+        if flip.to == BLIND and blind not in (None, flip.incident):
+            said.append(incidents.replaced(flip, now_ms))
+        elif flip.to == DOWN and judged_ms not in (None, flip.deadline_ms):
+            said.append(incidents.superseded(flip, judged_ms))
+        elif not flip.opens or (flip.detected_ms or 0) >= since_ms:
+            said.append(flip)
+    index.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in said])
+    return len(lost)

@@ -16,9 +16,9 @@ import msgspec
 from heartbeat.beats.outbox import Outbox
 from heartbeat.beats.stream_ids import order
 from heartbeat.beats.verdicts import Verdicts
-from heartbeat.monitor import incidents
+from heartbeat.monitor import incidents, losses
 from heartbeat.monitor.entries import flip_of
-from heartbeat.monitor.flips import BLIND, DOWN, Flip, incident_in, opens, source_of
+from heartbeat.monitor.flips import BLIND, DOWN, Flip, source_of
 from heartbeat.monitor.vision import Blindness
 
 log = logging.getLogger(__name__)
@@ -121,11 +121,8 @@ class Told:
         found = there == by_connector.keys()
         for connector in there:
             verdicts = outbox.index(connector)
-            here = verdicts.flip_keys()
-            ended = {incident_in(key) for key in here if not opens(key)}
-            lost = [one for one in by_connector[connector] if one.flip.key not in here and one.flip.incident not in ended]
-            of_topic = [one.flip for one in lost if not one.id]
-            mended = _mend(verdicts, [one.flip for one in lost if one.id], now_ms)
+            mended = losses.bring_back(verdicts, [one.flip for one in by_connector[connector] if one.id], now_ms)
+            of_topic = losses.lost_of(verdicts, [one.flip for one in by_connector[connector] if not one.id])
             if self.looks == 1 and of_topic and verdicts.look(now_ms, 0).remembered:
                 mended += _end(verdicts, of_topic, now_ms)
             elif of_topic:
@@ -140,26 +137,6 @@ class Told:
 def _bound(kept: OrderedDict[str, Any]) -> None:
     while len(kept) > _MOST:
         kept.popitem(last=False)
-
-
-def _mend(verdicts: Verdicts, lost: Sequence[Flip], now_ms: int) -> int:
-    """Put incidents back that were open, let go of those that had ended, and end those in whose place another one is open.
-
-    Their flips stand in the stream again, for the topic: it has never had them. Return how many that were.
-    """
-    opened, ends = [flip for flip in lost if flip.opens], [flip for flip in lost if not flip.opens]
-    verdicts.let_go(incidents.ended(ends))
-    newest = {flip.source: flip for flip in opened}  # of several of a source, the others have ended
-    verdicts.restore(*incidents.reopened(newest.values()))
-    judged, kept = verdicts.judged([source_of(flip) for flip in opened if flip.to == DOWN]), verdicts.blind_kept()
-    said = list(ends)
-    for flip in opened:
-        if flip.to == BLIND and kept is not None:
-            said.append(flip if Blindness.parse(kept).incident == flip.incident else incidents.replaced(flip, now_ms))
-        elif (judged_ms := judged.get(source_of(flip))) is not None:
-            said.append(flip if judged_ms == flip.deadline_ms else incidents.superseded(flip, judged_ms))
-    verdicts.say([(msgspec.json.encode(flip), flip.detected_ms or now_ms) for flip in said])
-    return len(said)
 
 
 def _end(verdicts: Verdicts, told: Sequence[Flip], now_ms: int) -> int:
