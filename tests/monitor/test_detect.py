@@ -216,6 +216,21 @@ def test_what_was_down_comes_back_from_memory_and_ends_as_the_same_incident(inde
     assert connection.call("ZCARD", index.keys.deadlines) == 1
 
 
+def test_what_comes_back_from_memory_where_another_incident_is_open_ends(index: Index, monitor: Monitor, connection: Connection) -> None:
+    """Its memory could not be read for long, and the next silence was judged without it: of one source one incident is open."""
+    judged = index.beat("pump", at=-80_000) + TTL
+    index.prove()
+    monitor.tick(2)
+    (down,) = open_flips(index)
+    monitor.kafka.memory = {"pumps": [down]}
+    lose(connection)
+    index.prove()
+    connection.call("ZADD", index.keys.down, judged + 10_000, "pump")
+    monitor.tick(2)
+    assert [(flip.incident, flip.to) for flip in index.flips()] == [(down.incident, "UP")]
+    assert index.down() == {"pump": judged + 10_000}
+
+
 def test_who_looks_after_another_has_told_something_waits_for_memory_all_the_same(
     index: Index, monitor: Monitor, connection: Connection
 ) -> None:
