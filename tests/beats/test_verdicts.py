@@ -13,7 +13,7 @@ from heartbeat.beats import verdicts
 from heartbeat.beats.connection import Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import Info, time_ms
-from heartbeat.beats.verdicts import FAILED, NEVER_MS, Case, Closing, Known, Returned, Terms, Verdicts, known
+from heartbeat.beats.verdicts import FAILED, NEVER_MS, Case, Closing, Ended, Known, Returned, Terms, Verdicts, known
 from heartbeat.embedded.redis import EmbeddedRedis
 
 ODD = ["a\0b", "a\nb", "a\r\n$3", "\udcff\udc80", "ünïcødé", "a b", "%d", "-1", "{", '"']
@@ -200,8 +200,22 @@ def test_who_is_down_on_just_what_has_ended_is_let_go_of(connection: Connection)
     index = Verdicts(connection, "c")
     judged = {"ended": 5, "failed": 5 + FAILED, "again": 6}
     connection.call("ZADD", index.keys.down, *(word for source, at in judged.items() for word in (at, source)))
-    index.let_go({"ended": 5, "failed": 5, "again": 5, "unknown": 5})
+    index.let_go(Ended(source, 5, 7, beaten=1) for source in ("ended", "failed", "again", "unknown"))
     assert index.judged(list(judged)) == {"again": 6}
+
+
+def test_what_was_heard_since_the_end_of_what_is_let_go_of_is_judged_again(connection: Connection) -> None:
+    """It passed for a part of the incident, and was taken out."""
+    index = Verdicts(connection, "c")
+    names = ["silent", "failed", "beats", "left"]
+    for source in names:
+        connection.call("ZADD", index.keys.down, 5, source)
+        connection.call("HSET", index.keys.info, source, Info(1, 60).packed())
+    connection.call("HSET", index.keys.status, "failed", b'{"status":"fail","at_ms":8}')
+    connection.call("ZADD", index.keys.deadlines, 1_000, "beats")
+    index.let_go(Ended(source, 5, 7, beaten=int(source in ("silent", "beats"))) for source in index.judged(names))
+    assert index.due(2_000, 0, 10) == {"silent": 67, "beats": 1_000}
+    assert index.look(0, 0).fails == {"failed": 8}
 
 
 def test_the_keys_of_a_stream_are_read_page_by_page(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

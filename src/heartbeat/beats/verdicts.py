@@ -80,6 +80,15 @@ class Closing(NamedTuple):
     bye: bytes
 
 
+class Ended(NamedTuple):
+    """An incident that has ended: its source, the deadline, or fail, on which that was judged, when it ended, and whether by a beat."""
+
+    source: str
+    judged_ms: int
+    at_ms: int
+    beaten: int
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One look at a connector's index. ``blind`` is the open incident of its pipeline as it is kept; ``newest_flip`` a stream's id.
@@ -207,12 +216,12 @@ class Verdicts:
         if blind is not None:
             self._connection.call("SET", self.keys.blind, blind, "NX")
 
-    def let_go(self, ended: Mapping[str, int]) -> None:
+    def let_go(self, ended: Iterable[Ended]) -> None:
         """Take out of ``down`` who is there on just these deadlines, or fails: how those incidents ended is known, and was lost here."""
-        pairs = list(ended.items())
-        for first in range(0, len(pairs), _SAID_AT_ONCE):
-            words = [word for pair in pairs[first : first + _SAID_AT_ONCE] for word in pair]
-            self._script(scripts.LET_GO, [self.keys.down], *words)
+        all_of_them = list(ended)
+        for first in range(0, len(all_of_them), _SAID_AT_ONCE):
+            words = [word for one in all_of_them[first : first + _SAID_AT_ONCE] for word in one]
+            self._script(scripts.LET_GO, self._judged, *words)
 
     def remembered(self, now_ms: int) -> None:
         """Note that this Redis has been given what is remembered beyond it."""

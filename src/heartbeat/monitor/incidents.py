@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from heartbeat.beats.verdicts import FAILED
+from heartbeat.beats.verdicts import FAILED, Ended
 from heartbeat.display import utf8
 from heartbeat.monitor import flips
 from heartbeat.monitor.flips import Flip
@@ -116,13 +116,13 @@ def reopened(lost: Iterable[Flip]) -> tuple[dict[str, float], bytes | None]:
     return down, kept
 
 
-def ended(lost: Iterable[Flip]) -> dict[str, int]:
-    """Return whose incidents these flips have ended: source -> deadline, or fail, on which it was judged."""
-    return {
-        flips.source_of(flip): flip.deadline_ms
+def ended(lost: Iterable[Flip]) -> list[Ended]:
+    """Return the incidents that these flips have ended."""
+    return [
+        Ended(flips.source_of(flip), flip.deadline_ms, flip.at_ms, int(flip.to == flips.UP))
         for flip in lost
         if not flip.opens and not flip.about_pipeline and flip.deadline_ms is not None
-    }
+    ]
 
 
 def forgotten(connector: str, many: int, newest_flip_ms: int) -> Flip:
