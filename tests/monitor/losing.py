@@ -308,13 +308,10 @@ class World:
     def may_lose(self) -> bool:
         """Tell whether what was told is known beside Redis: by the topic, or by a monitor that told it and lives.
 
-        What else is lost is lost for good, as docs/monitor.md says ("had not reached the topic of flips yet"). An end that the topic lacks
-        comes back late: until who told it looks, its incident is open again, and what its source says by then passes for the same one.
+        What else is lost is lost for good, as docs/monitor.md says ("had not reached the topic of flips yet").
         """
-        recorded, told = self.topic.keys(), self.receiver.first
         known = set().union(*(node.channel.noted for node in self.nodes))
-        ends = {key for key, flip in told.items() if not flip.opens and {f"{flip.incident}:DOWN", f"{flip.incident}:BLIND"} & recorded}
-        return told.keys() <= known | recorded and ends <= recorded and not self._replaced() - known
+        return self.receiver.first.keys() <= known | self.topic.keys() and not self._replaced() - known
 
     def may_kill(self, node: Node) -> bool:
         """Tell whether what only this monitor knows to be told stands in Redis: the same excuse, for a loss that it has not mended yet."""

@@ -82,8 +82,9 @@ local function outcome_of(kind, source, seen, judged, grace)
   elseif kind == 'fail' then
     if score(KEYS[7], source) ~= seen then return 'moved' end
     local newer = deadline and deadline - (ttl or default_ttl) > seen
-    -- A beat that followed takes nothing back while a fail is fresh, or who beats all the while is never heard. An old one is a replay.
-    if failed_at(source) ~= seen or (newer and seen + grace < now) or (gone and gone >= seen) then
+    -- A beat that followed takes nothing back while a fail is fresh, or who beats all the while is never heard. An old one is a replay;
+    -- one whose beat has been followed by nothing may be: it would take that silence for a part of an incident that has ended.
+    if failed_at(source) ~= seen or (newer and (seen + grace < now or deadline <= now)) or (gone and gone >= seen) then
       redis.call('ZREM', KEYS[7], source)
       return 'moved'
     end
