@@ -91,10 +91,14 @@ MUTATIONS: Final = {
     # fail
     "judge a fail that was judged": Mutation("if score(KEYS[7], source) ~= seen then return 'moved' end", ""),
     "judge a fail that is not the newest signal": Mutation("if failed_at(source) ~= seen or (newer", "if (newer"),
-    "judge an old fail although it beat since": Mutation("(newer and seen + grace < now) or (gone and", "(gone and"),
+    "judge an old fail although it beat since": Mutation("(newer and seen + grace < now) or (over", "(over"),
     "skip a fresh fail because it beat since": Mutation("(newer and seen + grace < now)", "newer"),
     "skip any old fail": Mutation("(newer and seen + grace < now)", "(seen + grace < now)"),
     "count a fail as old too early": Mutation("seen + grace < now)", "seen + grace <= now)"),
+    "judge a fail although the silence after its beat can be": Mutation("(over and proven(deadline, ttl)) or", ""),
+    "judge a fail although the silence after its beat is due": Mutation("least >= seen and not over and", "least >= seen and"),
+    "skip a fail although the silence after its beat is not proven": Mutation("(over and proven(deadline, ttl))", "over"),
+    "count a beat after a fail as over too late": Mutation("newer and deadline <= now", "newer and deadline < now"),
     "take the fail's own beat for a newer one": Mutation(
         "deadline - (ttl or default_ttl) > seen", "deadline - (ttl or default_ttl) >= seen"
     ),
@@ -103,7 +107,7 @@ MUTATIONS: Final = {
     "skip a fail after a goodbye": Mutation(" or (gone and gone >= seen) then", " or gone then"),
     "judge a fail at its goodbye": Mutation("(gone and gone >= seen)", "(gone and gone > seen)"),
     "keep a fail that is over": Mutation("redis.call('ZREM', KEYS[7], source)\n      return 'moved'", "return 'moved'"),
-    "judge a fail unproven": Mutation("return least >= seen and 'down' or 'unproven'", "return 'down'"),
+    "judge a fail unproven": Mutation("return least >= seen and not over and", "return not over and"),
     "prove beyond a fail": Mutation("return least >= seen and", "return least > seen and"),
     # never seen
     "miss whoever beats": Mutation("if deadline or gone or score(KEYS[8]", "if gone or score(KEYS[8]"),

@@ -82,13 +82,14 @@ local function outcome_of(kind, source, seen, judged, grace)
   elseif kind == 'fail' then
     if score(KEYS[7], source) ~= seen then return 'moved' end
     local newer = deadline and deadline - (ttl or default_ttl) > seen
-    -- A beat that followed takes nothing back while a fail is fresh, or who beats all the while is never heard. An old one is a replay;
-    -- one whose beat has been followed by nothing may be: it would take that silence for a part of an incident that has ended.
-    if failed_at(source) ~= seen or (newer and (seen + grace < now or deadline <= now)) or (gone and gone >= seen) then
+    local over = newer and deadline <= now
+    -- A beat that followed takes nothing back while a fail is fresh, or who beats all the while is never heard. An old one is a replay; one
+    -- whose beat has been followed by nothing may be: its incident, which has ended, would take that silence for a part of it.
+    if failed_at(source) ~= seen or (newer and seen + grace < now) or (over and proven(deadline, ttl)) or (gone and gone >= seen) then
       redis.call('ZREM', KEYS[7], source)
       return 'moved'
     end
-    return least >= seen and 'down' or 'unproven'
+    return least >= seen and not over and 'down' or 'unproven'
   elseif kind == 'never_seen' then
     if deadline or gone or score(KEYS[8], source) ~= seen or judged ~= seen + default_ttl then return 'moved' end
     return judged + grace <= now and proven(judged, default_ttl) and 'down' or 'unproven'
