@@ -200,7 +200,7 @@ def test_who_is_down_on_just_what_has_ended_is_let_go_of(connection: Connection)
     index = Verdicts(connection, "c")
     judged = {"ended": 5, "failed": 5 + FAILED, "again": 6}
     connection.call("ZADD", index.keys.down, *(word for source, at in judged.items() for word in (at, source)))
-    index.let_go(Ended(source, 5, 7, beaten=1) for source in ("ended", "failed", "again", "unknown"))
+    index.let_go(Ended(source, 5, 7) for source in ("ended", "failed", "again", "unknown"))
     assert index.judged(list(judged)) == {"again": 6}
 
 
@@ -213,8 +213,9 @@ def test_what_was_heard_since_the_end_of_what_is_let_go_of_is_judged_again(conne
         connection.call("HSET", index.keys.info, source, Info(1, 60).packed())
     connection.call("HSET", index.keys.status, "failed", b'{"status":"fail","at_ms":8}')
     connection.call("ZADD", index.keys.deadlines, 1_000, "beats")
-    index.let_go(Ended(source, 5, 7, beaten=int(source in ("silent", "beats"))) for source in index.judged(names))
-    assert index.due(2_000, 0, 10) == {"silent": 67, "beats": 1_000}
+    connection.call("ZADD", index.keys.gone, 7, "left")
+    index.let_go(Ended(source, 5, 7) for source in index.judged(names))
+    assert index.due(2_000, 0, 10) == {"silent": 67, "failed": 67, "beats": 1_000}
     assert index.look(0, 0).fails == {"failed": 8}
 
 

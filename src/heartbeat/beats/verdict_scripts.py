@@ -232,15 +232,15 @@ local proof = {ttl = redis.call('HGET', KEYS[1], 'ttl')}
 """
     + _INDEX
     + """
--- KEYS as for a verdict. ARGV: (source, deadline or fail, when that ended, '1' if by a beat). What was heard since was taken for a part
--- of the incident. It is judged anew: its fail, or the deadline that the beat made.
-for i = 1, #ARGV, 4 do
+-- KEYS as for a verdict. ARGV: (source, deadline or fail, when that ended). What was heard since was taken for a part of the incident.
+-- It is judged anew: its fail, or its silence, from the earliest deadline that a word since the end can have made.
+for i = 1, #ARGV, 3 do
   local source, ended, judged = ARGV[i], tonumber(ARGV[i + 2]), score(KEYS[3], ARGV[i])
   if judged and math.floor(judged) == tonumber(ARGV[i + 1]) then
     redis.call('ZREM', KEYS[3], source)
     local failed, due = failed_at(source) or 0, ended + (ttl_of(source) or default_ttl)
     if failed > ended then redis.call('ZADD', KEYS[7], string.format('%.0f', failed), source) end
-    if ARGV[i + 3] == '1' then redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', due), source) end
+    if (score(KEYS[4], source) or -1) < ended then redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', due), source) end
   end
 end
 """

@@ -81,12 +81,11 @@ class Closing(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An incident that has ended: its source, the deadline, or fail, on which that was judged, when it ended, and whether by a beat."""
+    """An incident that has ended: its source, the deadline, or fail, on which that was judged, and when it ended."""
 
     source: str
     judged_ms: int
     at_ms: int
-    beaten: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def reopened(lost: Iterable[Flip]) -> tuple[dict[str, float], bytes | None]:
 def ended(lost: Iterable[Flip]) -> list[Ended]:
     """Return the incidents that these flips have ended."""
     return [
-        Ended(flips.source_of(flip), flip.deadline_ms, flip.at_ms, int(flip.to == flips.UP))
+        Ended(flips.source_of(flip), flip.deadline_ms, flip.at_ms)
         for flip in lost
         if not flip.opens and not flip.about_pipeline and flip.deadline_ms is not None
     ]
