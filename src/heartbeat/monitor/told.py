@@ -128,7 +128,7 @@ class Told:
             elif of_topic:
                 found = False  # what the topic remembers comes first, and all who look have time to bring it back
             if mended:
-                log.warning("Redis had lost %d change(s) of %s that the topic has not got: brought back from what was read of them", mended, connector)
+                log.warning("Redis had lost %d change(s) of %s that the topic has not got either: brought back", mended, connector)
         # After a loss, no monitor may have put back the names of connectors yet. Else one that is away was deleted.
         self.looks = 0 if found else self.looks - 1
         self.follow(outbox)  # what was put back may be lost again at once
