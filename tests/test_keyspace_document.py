@@ -71,7 +71,7 @@ def fill(keyspace: Keyspace, connection: Connection) -> None:
     fail = Signal("pump:6", Order(1795366697000, "beats/0", 1203), "fail", message="no pressure")
     signals = [(signal.source, signal.order, signal.status, signal.run, signal.packed()) for signal in (start, fail)]
     assert keyspace.signal(signals, MOST_RUNS) == [1, 1]
-    assert keyspace.bye([("pump:9", 1795366600000, 60_000)], 60_000, 0) == {"pump:9"}
+    assert keyspace.bye([("pump:9", 1795366600000, 60_000)], 0) == {"pump:9"}
     row = Row(FIRST, TOKEN, 1200, 1204, 1795362031007, 1795366690412, 3, "ZVOvDJw7R0m1x2yT8kq3Gg", 1795366689655)
     assert not partitions.advance(claimed.run_id, [row], {"beats": 2}, 1795366690412).refused
     connection.call(

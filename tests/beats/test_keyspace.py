@@ -160,7 +160,7 @@ def test_a_source_that_moves_while_it_is_being_restored_ends_as_its_writer_left_
 
 
 def goodbye(keyspace: Keyspace, source: str, at_ms: int, oldest_ms: int) -> bool:
-    return source in keyspace.bye([(source, at_ms, TTL)], TTL, oldest_ms)
+    return source in keyspace.bye([(source, at_ms, TTL)], oldest_ms)
 
 
 # --- ttl
@@ -338,6 +338,18 @@ def test_a_goodbye_is_kept_for_one_horizon_and_then_everything_of_that_source_go
     assert sorted(connection.execute("HKEYS", keyspace.keys.status)) == [b"back", b"edge"]
 
 
+def test_a_goodbye_is_weighed_by_the_ttl_of_the_beat_before_it_though_another_task_writes_that_late(
+    connection: Connection, keyspace: Keyspace
+) -> None:
+    """Two tasks read the same records for a moment: one had kept the ttl, the other has said goodbye before the first goes on."""
+    keyspace.write_infos({"s": Info(1, 10 * TTL)})
+    assert goodbye(keyspace, "s", 99, 0)
+    connection.call("ZADD", keyspace.keys.deadlines, 90 + 10 * TTL, "s")
+    assert keyspace.read_infos(["s"]) == {"s": Info(1, 10 * TTL)}
+    assert goodbye(keyspace, "s", 99, 0)
+    assert connection.call("ZSCORE", keyspace.keys.deadlines, "s") is None
+
+
 def test_of_one_that_is_down_a_goodbye_and_its_ttl_are_kept_until_a_monitor_has_seen_them(
     connection: Connection, keyspace: Keyspace
 ) -> None:
@@ -345,7 +357,7 @@ def test_of_one_that_is_down_a_goodbye_and_its_ttl_are_kept_until_a_monitor_has_
     connection.call("ZADD", keyspace.keys.down, 90, "s")
     for source in ("s", "up"):
         assert goodbye(keyspace, source, 99, 0)
-    assert keyspace.read_infos(["s", "up"]) == {"s": Info(1, 10 * TTL), "up": Info(1, TTL)}
+    assert keyspace.read_infos(["s", "up"]) == {"s": Info(1, 10 * TTL), "up": Info(1, 10 * TTL)}
     goodbye(keyspace, "new", 200, 100)
     assert keyspace.read_gone(["s", "up", "new"]) == {"s": 99, "new": 200}
     connection.call("ZREM", keyspace.keys.down, "s")

@@ -318,7 +318,7 @@ def test_a_declared_source_that_said_goodbye_long_ago_is_not_missed(index: Index
     monitor.restart()
     monitor.tick()
     later_ms = index.now() + 1  # a horizon later, by the clock of a sink whose next goodbye comes
-    Keyspace(connection, "pumps").bye([("other", later_ms, TTL)], TTL, later_ms)
+    Keyspace(connection, "pumps").bye([("other", later_ms, TTL)], later_ms)
     monitor.restart()
     monitor.tick()
     assert index.told() == []
@@ -444,7 +444,7 @@ def test_the_goodbye_of_a_job_that_failed_ends_its_incident_whatever_ttl_it_had(
     index.prove()
     monitor.tick()
     gone = index.now()
-    assert Keyspace(index.connection, "pumps").bye([("job", gone, TTL)], TTL, gone - 600_000) == {"job"}
+    assert Keyspace(index.connection, "pumps").bye([("job", gone, TTL)], gone - 600_000) == {"job"}
     monitor.tick()
     assert index.told() == [("job", "DOWN", "fail"), ("job", "PAUSED", "bye")]
     assert index.down() == {}
@@ -482,7 +482,7 @@ def test_goodbyes_that_come_with_others_that_are_newer_end_what_is_open(index: I
     index.prove(since=-7_200_000)
     monitor.tick()
     now = index.now()
-    Keyspace(index.connection, "pumps").bye([("pump", now - 3_000_000, TTL), ("valve", now - 2_900_000, TTL)], TTL, now - 600_000)
+    Keyspace(index.connection, "pumps").bye([("pump", now - 3_000_000, TTL), ("valve", now - 2_900_000, TTL)], now - 600_000)
     monitor.tick()
     assert sorted(index.told()[2:]) == [("pump", "PAUSED", "bye"), ("valve", "PAUSED", "bye")]
 

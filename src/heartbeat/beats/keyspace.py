@@ -198,13 +198,13 @@ class Keyspace:
         ]
         return [int(reply) for reply in self._scripts(scripts.SIGNAL, keys, words)]
 
-    def bye(self, rows: Sequence[tuple[str, int, int]], next_ttl_ms: int, oldest_ms: int) -> set[str]:
+    def bye(self, rows: Sequence[tuple[str, int, int]], oldest_ms: int) -> set[str]:
         """Take sources out of the index because they said goodbye, unless they have beaten since. Return those that are gone.
 
-        A row is source, time, and the ttl its deadline was made with if nothing is kept of it; ``next_ttl_ms`` is kept then.
+        A row is source, time, and the ttl its deadline was made with if nothing is kept of it.
         """
         keys = (self.keys.gone, self.keys.deadlines, self.keys.info, self.keys.down, self.keys.status)
-        words = [(source, at_ms, ttl_ms, oldest_ms, next_ttl_ms) for source, at_ms, ttl_ms in rows]
+        words = [(source, at_ms, ttl_ms, oldest_ms) for source, at_ms, ttl_ms in rows]
         replies = self._scripts(scripts.BYE, keys, words)
         gone = {source for (source, _, _), reply in zip(rows, replies, strict=True) if reply}
         self.end(gone)

@@ -157,7 +157,7 @@ return room and 1 or 2
 """
 
 BYE: Final = """
--- KEYS: gone, deadlines, info, down, status. ARGV: source, time, ttl if none is kept, oldest goodbye worth keeping, everybody's ttl.
+-- KEYS: gone, deadlines, info, down, status. ARGV: source, time, ttl if none is kept, oldest goodbye worth keeping.
 -- Returns 1 unless it has beaten since. Goodbyes too old to be redelivered go, and all that is kept of those sources with them; not of one
 -- that is down: a monitor ends its incident by its goodbye, and weighs that by the ttl that is kept. Where none runs, these are the oldest
 -- some day: so it is not always there that is looked.
@@ -173,14 +173,10 @@ for _, source in ipairs(old) do
   end
 end
 local deadline, info = redis.call('ZSCORE', KEYS[2], ARGV[1]), redis.call('HGET', KEYS[3], ARGV[1])
-local first, ttl, rest = string.match(info or '', '^(%d+) (%d+)(.*)$')
-ttl = tonumber(ttl or ARGV[3])
+local ttl = tonumber(string.match(info or '', '^%d+ (%d+)') or ARGV[3])
 if deadline and tonumber(deadline) - ttl > tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
-if first and not redis.call('ZSCORE', KEYS[4], ARGV[1]) then
-  redis.call('HSET', KEYS[3], ARGV[1], first .. ' ' .. ARGV[5] .. rest)
-end
 return 1
 """
 

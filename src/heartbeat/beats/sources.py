@@ -203,7 +203,7 @@ class Sources:
     def _goodbye(self, byes: Sequence[Signal], now_ms: int) -> None:
         ttl_ms = self._limits.ttl_ms
         rows = [(bye.source, bye.order.at_ms, self._ttls_ms.get(bye.source, ttl_ms)) for bye in byes]
-        gone = self._keyspace.bye(rows, ttl_ms, now_ms - self._limits.horizon_ms)
+        gone = self._keyspace.bye(rows, now_ms - self._limits.horizon_ms)
         self.counts.goodbyes += len(gone)
         self._gone += len(gone)
         for source in gone:
