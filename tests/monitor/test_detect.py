@@ -13,7 +13,7 @@ import pytest
 from tests.monitor.judging import TTL, Index, Kafka, Monitor
 from tests.patience import patient
 
-from heartbeat.beats import verdicts
+from heartbeat.beats import verdict_scripts, verdicts
 from heartbeat.beats.connection import Argument, Connection
 from heartbeat.beats.keys import CONNECTORS, MONITORS
 from heartbeat.beats.keyspace import time_ms
@@ -91,6 +91,19 @@ def failing(server: EmbeddedRedis, connection: Connection) -> Iterator[Failing]:
     found = Failing(patient(server.host, server.port))
     yield found
     found.close()
+
+
+class Overtaken(Connection):
+    """A connection that is overtaken by another monitor, once, right before it sends a script."""
+
+    script = ""
+    by: Callable[[], object] = staticmethod(lambda: None)
+
+    def call(self, *command: Argument) -> Any:
+        if self.script and command[:2] == ("EVAL", self.script):
+            self.script = ""
+            self.by()
+        return super().call(*command)
 
 
 def open_flips(index: Index) -> list[Flip]:
@@ -565,6 +578,31 @@ def test_of_two_monitors_of_which_one_has_not_seen_the_newest_flip_both_end_what
     index.prove()
     for one in (monitor, other, monitor, other):
         one.tick()
+    assert {flip.incident for flip in index.flips() if flip.to == "SIGHTED"} == {told.incident, told_too.incident}
+
+
+def test_who_is_overtaken_while_it_stores_its_blindness_ends_what_it_told(server: EmbeddedRedis, index: Index, monitor: Monitor) -> None:
+    overtaken = Overtaken(patient(server.host, server.port))
+    other = Monitor(overtaken, "other")
+    index.prove()
+    for one in (monitor, other):
+        one.tick()
+    index.beat("pump", at=-80_000)
+    monitor.tick()
+    with stopped(server, monitor, other):
+        for one in (monitor, other):
+            one.clock.ahead_ms = 11_000
+        (told,), (told_too,) = monitor.tick(), other.tick()
+    for one in (monitor, other):
+        one.clock.ahead_ms = 0
+    overtaken.script, overtaken.by = verdict_scripts.BLIND, monitor.tick
+    for one in (other, other):
+        one.tick()
+    index.prove()
+    for one in (monitor, other):
+        one.tick()
+    overtaken.close()
+    assert not overtaken.script
     assert {flip.incident for flip in index.flips() if flip.to == "SIGHTED"} == {told.incident, told_too.incident}
 
 

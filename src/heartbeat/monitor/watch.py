@@ -159,9 +159,10 @@ class Watch:
         if self._unwritten is not None:
             found = self._unwritten
             kept = self._open(turn, after_ms, found, kept, believed=True)
-            if kept is not None and Blindness.parse(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
-                self._index.say([(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)])
-            self._unwritten = None
+            if kept is not None:  # else another monitor has opened one since we looked: the next turn sees under what name
+                if Blindness.parse(kept).incident != found.incident:  # another monitor's word is kept: end what ours told
+                    self._index.say([(_json(incidents.sighted_again(self._connector, found, now_ms)), now_ms)])
+                self._unwritten = None
         elif found is not None and kept is None and not waiting and not self._outvoted:
             # Named by the newest flip, which all monitors have seen, as is what is told while Redis is away (``unwritten``).
             named = incident_of(self._connector, pipeline_of(self._connector), self.newest_flip_ms)
